@@ -1,0 +1,81 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The records that the authors of the TransferGraph paper published. SOURCE=folder uses a copy instead.
+PAPER_URL ?= https://github.com/TransferGraph/transfergraph
+PAPER_REV ?= 0458aff3ae6832926bed0bac515f243f99a98df0
+PAPER_PATH ?= resources/experiments
+# A project of its own for each revision: what is there was downloaded in full.
+PAPER := .paper/$(PAPER_REV)
+
+# The stages of dvc.yaml and the kernels that papermill starts must be those of the environment.
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env export readme test lint lab paper repro clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(INSTALLED) ## create .venv from requirements.txt (PYTHON=python3, 3.10 or newer)
+
+$(INSTALLED): requirements.txt settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "make env: Python 3.10 or newer is needed and '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>/dev/null || echo not there); name another: make env PYTHON=python3.11" >&2; exit 1; }
+	@rm -f $@
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing the environment into $(VENV) (a few minutes the first time)"
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r requirements.txt
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --use-pep517 -e .
+	@touch $@
+
+export: env ## clean the notebooks and write the library from them
+	@nbdev_clean
+	@nbdev_export
+
+readme: env ## write README.md from nbs/index.ipynb
+	@python tests/check_notebooks.py --write-readme
+
+test: env ## check and run the notebooks, lint, run the tests
+	@echo "== notebooks are clean, the library is their export, README.md is nbs/index.ipynb"
+	@python tests/check_notebooks.py
+	@echo "== ruff"
+	@ruff check --quiet
+	@ruff format --check --quiet || { ruff format --check; exit 1; }
+	@echo "== the notebooks' own checks"
+	@nbdev_test --n_workers 2 --file_re '^[0-9]'
+	@echo "== tests"
+	@python -m pytest -q tests
+
+lint: env ## check style and format of notebooks and tests
+	@ruff check
+	@ruff format --check
+
+lab: env ## open JupyterLab
+	@jupyter lab
+
+paper: env $(if $(SOURCE),,$(PAPER)/experiments) ## import the published records (SOURCE=folder: a copy, no network)
+	@transfergraph import-paper "$(or $(SOURCE),$(PAPER)/experiments)" zoos
+
+# A download gets its name when it is whole, so that a broken one is never taken for it.
+$(PAPER)/experiments: | $(INSTALLED)
+	@echo "Downloading $(PAPER_PATH) of $(PAPER_URL) at $(PAPER_REV)"
+	@rm -rf $(PAPER) $(PAPER).part && mkdir -p $(PAPER).part
+	@cd $(PAPER).part && { dvc init --no-scm && \
+	  dvc import --rev "$(PAPER_REV)" --out experiments "$(PAPER_URL)" "$(PAPER_PATH)"; } >log 2>&1 || { \
+	    echo "make paper: download failed ($$(sed -n 's/.*ERROR: //p' log | head -n 1 | cut -c 1-200));" \
+	      "with a copy of the authors' repository at hand: make paper SOURCE=folder," \
+	      "the folder that holds image_classification/ and sequence_classification/" >&2; exit 1; }
+	@mv $(PAPER).part $(PAPER)
+
+repro: env ## run the pipeline (imports the published records first where they are missing)
+	@test -d zoos/paper-image -a -d zoos/paper-text || $(MAKE) --no-print-directory paper
+	@dvc repro
+
+clean: ## remove caches and build leftovers (keeps .venv, zoos and reports)
+	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	@find nbs tests transfergraph \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

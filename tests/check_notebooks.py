@@ -1,0 +1,147 @@
+"""Are the notebooks clean, is the library their export, and is README.md made from nbs/index.ipynb?
+
+Everything is made anew in a temporary copy and compared, so the working tree stays as it is.
+
+    python tests/check_notebooks.py                 # exit 1 and the first lines of each difference
+    python tests/check_notebooks.py --write-readme  # write README.md
+"""
+
+import argparse
+import contextlib
+import difflib
+import io
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LINK = re.compile(r"(?<=\]\()[^)\s]+|(?<=src=\")[^\"]+")
+DIFF_LINES = 15
+
+
+def readme(root: Path) -> str:
+    "README.md as nbs/index.ipynb gives it, its links turned into those of a file in the top folder."
+    import nbformat
+    from nbconvert import MarkdownExporter
+
+    index = root / "nbs" / "index.ipynb"
+    if not index.exists():
+        raise ValueError("nbs/index.ipynb is missing: README.md is made from it")
+
+    def from_top(match: re.Match) -> str:
+        link, _, anchor = match[0].partition("#")
+        if not link or re.match(r"[a-z][a-z0-9+.-]*:|/", link):
+            return match[0]
+        link = os.path.normpath(os.path.join("nbs", link))
+        if not (root / link).exists():
+            raise ValueError(f"nbs/index.ipynb links to {match[0]}, which is not in the repository")
+        return link + (f"#{anchor}" if anchor else "")
+
+    notebook = nbformat.read(index, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(from_top, cell.source)
+    text, resources = MarkdownExporter().from_notebook_node(notebook)
+    if resources.get("outputs"):
+        raise ValueError("nbs/index.ipynb holds an image: save it in docs/ or reports/ and link to the file")
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def remake(root: Path) -> None:
+    "Clean the notebooks in `root`, write the library from them, and README.md."
+    os.environ.pop("IN_TEST", None)  # nbdev exports nothing, and says nothing, where this is set
+    os.chdir(root)  # nbdev finds settings.ini from here
+    from nbdev.clean import nbdev_clean
+    from nbdev.config import get_config
+    from nbdev.doclinks import nbdev_export
+
+    library = get_config().lib_path
+    for module in library.rglob("*.py"):  # a module without a notebook would otherwise stay unnoticed
+        if module.name != "__init__.py":
+            module.unlink()
+    nbdev_clean()
+    nbdev_export()
+    (root / "README.md").write_text(readme(root), encoding="utf-8")
+
+
+def files(root: Path) -> dict[str, str]:
+    "Text of every notebook and module, and of README.md, by path."
+    paths = [*root.glob("nbs/**/*.ipynb"), *root.glob("transfergraph/**/*.py"), *root.glob("README.md")]
+    return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in sorted(paths)}
+
+
+def differences(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    "One paragraph for each path whose text is not the same on both sides."
+    found = []
+    for path in sorted(old.keys() | new.keys()):
+        before, after = old.get(path), new.get(path)
+        if before == after:
+            continue
+        if after is None:
+            found.append(f"{path}: no notebook makes this module")
+        elif before is None:
+            found.append(f"{path}: missing")
+        else:
+            name = "not clean" if path.endswith(".ipynb") else "not what the notebooks give"
+            diff = list(
+                difflib.unified_diff(
+                    before.splitlines(), after.splitlines(), "is", "should be", lineterm="", n=0
+                )
+            )
+            diff = diff or ["", "", "the end of a line, or of the file"]
+            lines = [f"    {line[:150]}" for line in diff[2 : 2 + DIFF_LINES]]
+            rest = [f"    ... {len(diff) - 2 - DIFF_LINES} lines more"] if len(diff) > 2 + DIFF_LINES else []
+            found.append("\n".join([f"{path}: {name}", *lines, *rest]))
+    return found
+
+
+def check() -> list[str]:
+    "What is wrong with the working tree, one paragraph each."
+    hidden = shutil.ignore_patterns(".*", "__pycache__")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / ROOT.name
+        shutil.copytree(ROOT, copy, ignore=lambda at, names: top(at, names) | hidden(at, names))
+        old = files(copy)
+        for path, text in old.items():
+            if path.endswith(".ipynb"):
+                try:
+                    json.loads(text)
+                except ValueError as error:
+                    raise ValueError(f"{path}: not a notebook: {error}") from None
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                remake(copy)
+            return differences(old, files(copy))
+        finally:
+            os.chdir(ROOT)
+
+
+def top(at: str, names: list[str]) -> set[str]:
+    "Of the top folder, leave out what neither a notebook nor a link of README.md needs."
+    return {"zoos", "build", "dist"} & set(names) if Path(at) == ROOT else set()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write-readme", action="store_true", help="write README.md and stop")
+    try:
+        if parser.parse_args().write_readme:
+            (ROOT / "README.md").write_text(readme(ROOT), encoding="utf-8")
+            return 0
+        found = check()
+    except ValueError as error:
+        print(error)
+        return 1
+    if found:
+        print(*found, "`make export` and `make readme` write these files.", sep="\n")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

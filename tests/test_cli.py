@@ -1,0 +1,515 @@
+"""The command line as a user meets it: by its own process, and called as a function on a tiny zoo."""
+
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from transfergraph.cli import aligned, main, paper_folder, parser, summary_text, yaml_value
+from transfergraph.evaluate import COLUMNS, evaluate_predictions
+from transfergraph.zoo import Zoo
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = Path(os.environ.get("TRANSFERGRAPH_PAPER") or ROOT.parent / "shared/paper/resources/experiments")
+PROGRAM = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
+
+
+def needs(module):
+    missing = importlib.util.find_spec(f"transfergraph.{module}") is None
+    return pytest.mark.skipif(missing, reason=f"there is no transfergraph.{module} yet")
+
+
+def transfergraph(*args, **options):
+    return subprocess.run([*PROGRAM, *map(str, args)], capture_output=True, text=True, cwd=ROOT, **options)
+
+
+@pytest.fixture(scope="module")
+def zoo():
+    rng = np.random.default_rng(0)
+    models, targets = [f"m{i:02d}" for i in range(14)], ["x", "glue/y", "z"]
+    logits = rng.normal(size=(14, 1)) + rng.normal(size=3) + 0.3 * rng.normal(size=(14, 3))
+    accuracy = pd.DataFrame(1 / (1 + np.exp(-logits)), models, targets).rename_axis("model").reset_index()
+    table = {"model": models, "modality": "text", "n_params": rng.integers(10**6, 10**8, 14)}
+    scores = accuracy.melt("model", var_name="dataset", value_name="score").assign(metric="LogME")
+    return Zoo(
+        models=pd.DataFrame(table | {"architecture": ["A", "B"] * 7, "family": "f", "pretrained_on": "w"}),
+        datasets=pd.DataFrame(
+            {
+                "dataset": [*targets, "w"],
+                "modality": "text",
+                "role": ["target"] * 3 + ["source"],
+                "n_classes": 2,
+            }
+        ),
+        records=accuracy.melt("model", var_name="dataset", value_name="accuracy"),
+        scores=scores,
+        embeddings=pd.DataFrame({"dataset": [*targets, "w"], "vector": list(rng.normal(size=(4, 3)))}),
+    ).validate()
+
+
+@pytest.fixture(scope="module")
+def folder(zoo, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoos") / "tiny"
+    zoo.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def guesses(zoo):
+    rows = zoo.records[["dataset", "model", "accuracy"]].set_axis(["target", "model", "score"], axis=1)
+    noise = np.random.default_rng(1).normal(scale=0.1, size=len(rows))
+    return pd.concat([rows.assign(method="mean", score=rows["score"] + noise), rows.assign(method="TG,a")])
+
+
+# --- start
+
+
+def test_help_is_there_at_once():
+    transfergraph("--help")  # compiles what has to be compiled
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run = transfergraph("--help")
+        times.append(time.perf_counter() - start)
+    assert run.returncode == 0 and run.stderr == ""
+    for command in ("evaluate", "methods", "import-paper", "run-notebook"):
+        assert command in run.stdout
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize("command", ["evaluate", "methods", "import-paper", "run-notebook"])
+def test_each_command_has_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert f"usage: transfergraph {command}" in out and err == ""
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("transfergraph 0.")
+
+
+def test_the_installed_program_is_this_one():
+    program = Path(sys.executable).with_name("transfergraph")
+    if not program.exists():
+        pytest.skip("the library is not installed in this environment")
+    run = subprocess.run([program, "--version"], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0 and run.stdout == transfergraph("--version").stdout
+
+
+# --- wrong input
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "the following arguments are required: command"),
+        (["rank-all"], "invalid choice: 'rank-all'"),
+        (["evaluate"], "the following arguments are required: ZOO"),
+        (["evaluate", "nowhere"], "nowhere: no such folder"),
+        (
+            ["evaluate", "ZOO", "--target", "q"],
+            "target 'q' is not a data set of this zoo; its targets: x, glue/y, z",
+        ),
+        (["evaluate", "ZOO", "--seeds", "one"], "argument --seeds: invalid int value: 'one'"),
+        (["evaluate", "ZOO", "--seeds", "-1"], "seed -1: expected a whole number, 0 or more"),
+        (["evaluate", "ZOO", "--jobs", "0"], "jobs 0: expected a whole number, 1 or more"),
+        (
+            ["evaluate", "ZOO", "--history-ratio", "2"],
+            "history_ratio 2.0: expected more than 0 and at most 1",
+        ),
+        (["evaluate", "ZOO", "--protocol", "fair"], "argument --protocol: invalid choice: 'fair'"),
+        (["evaluate", "ZOO", "--json", "--csv"], "not allowed with argument --json"),
+        (["evaluate", "ZOO", "--meth", "mean"], "unrecognized arguments: --meth mean"),
+        (["evaluate", "ZOO", "--out", "ZOO/models.parquet"], "is a file; --out expects a folder"),
+        (["evaluate", "ZOO", "--predictions", "nowhere"], "nowhere: no such file or folder"),
+        (
+            ["evaluate", "ZOO", "--predictions", "ZOO"],
+            "ZOO: holds neither predictions.csv nor <target>/<variant>/",
+        ),
+        (["evaluate", "ZOO", "--predictions", "ZOO", "--method", "mean"], "--method says what to run"),
+        (["evaluate", "ZOO", "--predictions", "ZOO", "--model-ratio", "1"], "--model-ratio says what to run"),
+        (["import-paper", "ZOO", "ZOO/out"], "ZOO: expected a folder that holds image_classification/ and"),
+        (["import-paper", "ZOO", "ZOO/models.parquet"], "is a file; expected a folder"),
+        (["run-notebook", "no.ipynb", "out.ipynb"], "no.ipynb: no such notebook"),
+        (["run-notebook", "no.ipynb", "out.ipynb", "-p", "a", "[1"], "-p a: not YAML"),
+        (["run-notebook", "no.ipynb", "out.ipynb", "--params-file", "no.yaml"], "no.yaml: No such file"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(folder, capsys, args, message):
+    assert main([arg.replace("ZOO", str(folder)) for arg in args]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("transfergraph: ") and err.count("\n") == 1 and out == ""
+    assert message.replace("ZOO", str(folder)) in err
+
+
+def test_wrong_input_by_the_real_program(folder):
+    run = transfergraph("evaluate", folder / "gone")
+    assert run.returncode == 2 and run.stdout == ""
+    assert (
+        run.stderr.startswith(f"transfergraph: {folder / 'gone'}: no such folder")
+        and run.stderr.count("\n") == 1
+    )
+
+
+def test_a_broken_table_is_named(zoo, tmp_path, capsys):
+    zoo.save(tmp_path)
+    (tmp_path / "records.parquet").unlink()
+    zoo.records.assign(accuracy=7).to_csv(tmp_path / "records.csv", index=False)
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "records.csv: row 1, column 'accuracy': 7.0 breaks the rule" in capsys.readouterr().err
+
+
+# --- scoring predictions made elsewhere
+
+
+def test_scoring_a_table(zoo, folder, guesses, tmp_path, capsys):
+    guesses.to_csv(tmp_path / "predictions.csv", index=False)
+    expected = evaluate_predictions(zoo, guesses)
+    command = ["evaluate", str(folder), "--predictions", str(tmp_path)]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and f"predictions.csv, metrics.csv and summary.csv are in {tmp_path / 'out'}\n" in out
+    summary = expected[2].set_index(["method", "metric"])
+    row = summary.loc[("TG,a", "weighted_kendall")]
+    line = next(
+        line for line in out.splitlines() if line.split()[:1] == ["TG,a"] and f"{row['gain']:+.3f}" in line
+    )
+    assert "1.000" in line and f"[{row['gain_low']:+.3f}, {row['gain_high']:+.3f}]" in line
+    for table, name in zip(expected, COLUMNS):
+        read = pd.read_csv(tmp_path / "out" / f"{name}.csv")
+        pd.testing.assert_frame_equal(read, table, check_dtype=False, rtol=1e-8)
+    assert main([*command, "--json"]) == 0
+    out, err = capsys.readouterr()
+    rows = json.loads(out)
+    assert list(rows[0]) == COLUMNS["summary"] and rows[0]["seed_sd"] is None and "nothing was written" in err
+    assert main([*command[:-1], str(tmp_path / "predictions.csv"), "--csv"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == ",".join(COLUMNS["summary"]) and len(out.splitlines()) == 1 + len(rows)
+
+
+def test_scoring_some_targets(folder, guesses, tmp_path, capsys):
+    guesses.to_csv(tmp_path / "predictions.csv", index=False)
+    command = ["evaluate", str(folder), "--predictions", str(tmp_path), "--json", "--target"]
+    assert main([*command, "x", "--target", "z"]) == 0
+    assert {row["n_targets"] for row in json.loads(capsys.readouterr().out)} == {2}
+    assert main([*command, "w"]) == 2
+    assert "target 'w' is not in" in capsys.readouterr().err
+
+
+def test_scoring_a_tree_of_folders(zoo, folder, guesses, tmp_path, capsys):
+    variant = "xgb_node2vec_all_normalize_without_transfer"
+    own = guesses[guesses["method"] == "mean"]
+    for target, rows in own.groupby("target"):
+        place = tmp_path / "rank_final" / target.replace("/", "_") / variant
+        place.mkdir(parents=True)
+        twice = pd.concat([rows.assign(score=rows["score"] - 0.1), rows.assign(score=rows["score"] + 0.1)])
+        twice[["model", "score"]].to_csv(place / "results_1.0_128_0.csv")  # as for a model with two records
+    expected = evaluate_predictions(zoo, own.assign(method="TG:XGB,N2V,all"))[2]
+    for place in (tmp_path / "rank_final", tmp_path):
+        assert main(["evaluate", str(folder), "--predictions", str(place), "--json"]) == 0
+        rows = pd.DataFrame(json.loads(capsys.readouterr().out))
+        pd.testing.assert_frame_equal(rows, expected, check_dtype=False)
+
+
+def test_a_wrong_prediction_is_named_by_file_and_row(folder, guesses, tmp_path, capsys):
+    path = tmp_path / "predictions.csv"
+    guesses.assign(model=["m99", *guesses["model"][1:]]).to_csv(path, index=False)
+    assert main(["evaluate", str(folder), "--predictions", str(tmp_path)]) == 2
+    expected = f"transfergraph: {path}: row 1, column 'model': 'm99' is not a model of this zoo\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_reader_that_goes_away(folder, guesses, tmp_path):
+    guesses.to_csv(tmp_path / "predictions.csv", index=False)
+    args = ["evaluate", folder, "--predictions", tmp_path, "--out", tmp_path / "out"]
+    for more in ([], ["--json"]):
+        read, write = os.pipe()
+        os.close(read)
+        command = [*PROGRAM, *map(str, args), *more]
+        run = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        os.close(write)
+        assert run.returncode == 141
+        assert "Traceback" not in run.stderr and "Broken" not in run.stderr
+        assert (tmp_path / "out" / "summary.csv").exists()
+
+
+# --- running methods
+
+
+@pytest.fixture()
+def asked(monkeypatch, guesses, zoo):
+    "What the command asks of `evaluate`, which is not run."
+    import transfergraph.evaluate
+
+    asked = {}
+
+    def stand_in(zoo, methods, **options):
+        asked.update(options, methods=list(methods), fingerprint=zoo.fingerprint)
+        return evaluate_predictions(zoo, guesses)
+
+    monkeypatch.setattr(transfergraph.evaluate, "evaluate", stand_in)
+    return asked
+
+
+def test_arguments_reach_evaluate(zoo, folder, asked, capsys):
+    args = (
+        "--method a,b --method mean --target x --target z --protocol published --seeds 4 5 --jobs 2".split()
+    )
+    args += "--history-ratio 0.5 --model-ratio 0.25 --out there --quiet".split()
+    assert main(["evaluate", str(folder), *args]) == 0
+    assert asked == {
+        "methods": ["a,b", "mean"],
+        "targets": ["x", "z"],
+        "protocol": "published",
+        "seeds": [4, 5],
+        "jobs": 2,
+        "history_ratio": 0.5,
+        "model_ratio": 0.25,
+        "out": "there",
+        "progress": False,
+        "fingerprint": zoo.fingerprint,
+    }
+    assert "are in there\n" in capsys.readouterr().out
+
+
+def test_defaults_are_those_of_evaluate(folder, asked):
+    assert main(["evaluate", str(folder)]) == 0
+    asked.pop("fingerprint")
+    expected = {"targets": None, "protocol": "clean", "out": None, "progress": True}
+    assert asked == {"methods": ["mean", "TG:XGB,N2V,all"], **expected}
+
+
+@pytest.mark.parametrize(
+    ("error", "args", "code", "line"),
+    [
+        (KeyboardInterrupt(), [], 130, "interrupted; nothing is kept without --out"),
+        (
+            KeyboardInterrupt(),
+            ["--out", "o"],
+            130,
+            "interrupted; finished tasks are kept in o, the same command",
+        ),
+        (ValueError("no such\n  thing"), [], 2, "no such thing"),
+        (FileNotFoundError(2, "No such file", "a.csv"), [], 2, "a.csv: No such file"),
+        (RuntimeError("KeyError: 'a' (target 'x')"), [], 1, "KeyError: 'a' (target 'x')"),
+        (KeyError("a"), [], 1, "KeyError: 'a'"),
+        (MemoryError(), [], 1, "MemoryError:"),
+    ],
+)
+def test_errors_are_one_line(folder, monkeypatch, capsys, error, args, code, line):
+    import transfergraph.evaluate
+
+    def fails(*args, **options):
+        raise error
+
+    monkeypatch.setattr(transfergraph.evaluate, "evaluate", fails)
+    assert main(["evaluate", str(folder), *args]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"transfergraph: {line}") and err.count("\n") == 1
+    if code in (1, 2):
+        assert main(["--traceback", "evaluate", str(folder), *args]) == code
+        assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+@needs("predictors")
+def test_methods_are_listed(capsys):
+    assert main(["methods"]) == 0
+    names = capsys.readouterr().out.splitlines()
+    assert {"mean", "random", "LogME", "LR{all,LogME}", "TG:XGB,N2V,all", "TG:LR,GAT,graph"} <= set(names)
+    assert len(names) == len(set(names))
+    assert main(["methods", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == names
+    assert main(["methods", "--csv"]) == 0
+    assert list(csv.reader(capsys.readouterr().out.splitlines())) == [["method"], *([name] for name in names)]
+
+
+@needs("predictors")
+def test_an_unknown_method(folder, capsys):
+    assert main(["evaluate", str(folder), "--method", "TG:XGB,N2W,all"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "N2W" in err
+
+
+@needs("predictors")
+def test_an_evaluation_by_the_real_program(folder, tmp_path):
+    command = ["evaluate", folder, "--method", "mean", "--method", "LR{metadata}", "--seeds", "0", "1"]
+    run = transfergraph(*command, "--out", tmp_path / "one", "--jobs", "1")
+    assert run.returncode == 0, run.stderr
+    assert "pearson" in run.stdout and "LR{metadata}" in run.stdout and "6/6" in run.stderr
+    again = transfergraph(*command, "--out", tmp_path / "two", "--jobs", "2", "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.replace("two", "one") == run.stdout and "task" not in again.stderr
+    for name in COLUMNS:
+        assert (tmp_path / "one" / f"{name}.csv").read_bytes() == (
+            tmp_path / "two" / f"{name}.csv"
+        ).read_bytes()
+
+
+@needs("predictors")
+def test_graph_methods_run_from_the_command_line(folder, tmp_path, capsys):
+    command = ["evaluate", str(folder), "--seeds", "0", "--target", "x", "--json", "--quiet"]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    out, _ = capsys.readouterr()
+    assert {row["method"] for row in json.loads(out)} == {"mean", "TG:XGB,N2V,all"}
+
+
+@needs("predictors")
+def test_ctrl_c_by_the_real_program(folder, tmp_path):
+    seeds = [str(seed) for seed in range(5000)]  # far more than can be done before the signal comes
+    command = [
+        *PROGRAM,
+        "evaluate",
+        str(folder),
+        "--method",
+        "mean",
+        "--out",
+        str(tmp_path / "out"),
+        "--seeds",
+        *seeds,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    parts, deadline = tmp_path / "out" / ".parts", time.monotonic() + 90
+    while len(list(parts.glob("*.csv"))) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and out == "" and "Traceback" not in err
+    kept = (
+        f"transfergraph: interrupted; finished tasks are kept in {tmp_path / 'out'}, the same command goes on"
+    )
+    assert err.splitlines()[-1].startswith(kept)
+    assert len(list(parts.glob("*.csv"))) >= 3
+
+
+# --- the paper's records
+
+
+@pytest.fixture(scope="module")
+def source():
+    if not SOURCE.is_dir():
+        message = f"{SOURCE}: the published records are not here; name their folder in TRANSFERGRAPH_PAPER"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+    return SOURCE
+
+
+def test_importing_the_paper(source, tmp_path, capsys):
+    assert main(["import-paper", str(source), str(tmp_path / "a")]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and f"{tmp_path / 'a' / 'paper-image'}: 185 models, " in out and " 2254 records, " in out
+    assert f"every one of them: {tmp_path / 'a' / 'paper-text' / 'import-report.csv'}\n" in out
+    assert any(line.split() == "dropped 4 columns are shifted".split() for line in out.splitlines())
+    report = pd.read_csv(tmp_path / "a" / "paper-text" / "import-report.csv")
+    assert main(["import-paper", str(source), str(tmp_path / "b"), "--json"]) == 0
+    rows = pd.DataFrame(json.loads(capsys.readouterr().out))
+    text = rows[(rows["zoo"] == "paper-text") & (rows["reason"] != "")]
+    assert text["rows"].sum() == len(report) and set(text["item"]) == set(report["action"])
+    metrics = ["evaluate", str(tmp_path / "a" / "paper-text"), "--json", "--predictions"]
+    assert main([*metrics, str(source / "sequence_classification" / "rank_final")]) == 0
+    rows = pd.DataFrame(json.loads(capsys.readouterr().out)).set_index(["method", "metric"])
+    assert rows.loc[("TG:XGB,GAT,all", "pearson"), "mean"] == pytest.approx(0.802, abs=5e-4)
+
+
+def test_the_repository_is_as_good_as_its_folder(tmp_path):
+    folder = tmp_path / "resources" / "experiments"
+    for name in ("image_classification", "sequence_classification"):
+        with pytest.raises(FileNotFoundError, match="expected a folder that holds"):
+            paper_folder(tmp_path)
+        (folder / name).mkdir(parents=True)
+    assert paper_folder(tmp_path) == paper_folder(folder) == folder
+
+
+def test_an_incomplete_source_is_named_and_nothing_is_written(tmp_path, capsys):
+    for name in ("image_classification", "sequence_classification"):
+        (tmp_path / name).mkdir()
+    assert main(["import-paper", str(tmp_path), str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert "image_classification" in err and "no such file" in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+# --- notebooks
+
+
+@needs("reports")
+def test_running_a_notebook(tmp_path, capsys):
+    cell = nbformat.v4.new_code_cell("a, b, c = 0, 0, 0", metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("print(repr([a, b, c]))")])
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    (tmp_path / "params.yaml").write_text("a: 5\nb: [1, 2]\n")
+    args = ["run-notebook", str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb")]
+    args += ["--params-file", str(tmp_path / "params.yaml"), "-p", "a", "1e-3", "-p", "c", "glue/cola"]
+    assert main(args) == 0
+    capsys.readouterr()
+    done = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert "[0.001, [1, 2], 'glue/cola']" in done.cells[-1]["outputs"][0]["text"]
+
+
+def test_parameters_reach_the_notebook(tmp_path, monkeypatch, capsys):
+    asked = []
+    stand_in = type(sys)("transfergraph.reports")
+    stand_in.run_notebook = lambda *args: asked.append(args)
+    monkeypatch.setitem(sys.modules, "transfergraph.reports", stand_in)
+    (tmp_path / "in.ipynb").write_text("{}")
+    params = tmp_path / "params.yaml"
+    params.write_text("a: 1\nb: {c: null}\n")
+    paths = [str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb")]
+    assert (
+        main(["run-notebook", *paths, "--params-file", str(params), "-p", "a", "[x]", "-p", "d", "-3"]) == 0
+    )
+    assert asked == [(*paths, {"a": ["x"], "b": {"c": None}, "d": -3})]
+    params.write_text("- a\n")
+    assert main(["run-notebook", *paths, "--params-file", str(params)]) == 2
+    assert "expected names with values" in capsys.readouterr().err
+    params.write_text("")
+    assert main(["run-notebook", *paths, "--params-file", str(params)]) == 0 and asked[-1][2] == {}
+
+
+def test_values_are_yaml():
+    texts = [
+        "1",
+        "1.5",
+        "1e-3",
+        "-2E5",
+        "true",
+        "null",
+        "[1, a]",
+        "{a: 1}",
+        "glue/cola",
+        "1e",
+        "e5",
+        "'1e-3x'",
+    ]
+    values = [1, 1.5, 0.001, -2e5, True, None, [1, "a"], {"a": 1}, "glue/cola", "1e", "e5", "1e-3x"]
+    assert [yaml_value(text, "x") for text in texts] == values
+
+
+# --- printing
+
+
+def test_the_summary_says_when_there_is_no_baseline():
+    row = {"method": "a", "metric": "pearson", "mean": 0.5, "low": np.nan, "high": np.nan, "n_targets": 1}
+    table = pd.DataFrame([row | dict.fromkeys(["gain", "gain_low", "gain_high", "seed_sd"], np.nan)])
+    text = summary_text(table)
+    assert "nan" not in text and "no gains: the method mean is not among those evaluated" in text
+    assert "gain: over" in summary_text(table.assign(method="mean"))
+
+
+def test_columns_are_aligned():
+    lines = aligned([["a", "1"], ["long", "100"]], right=[1]).splitlines()
+    assert lines == ["a       1", "long  100"]
+
+
+def test_every_option_is_explained():
+    for action in parser()._subparsers._group_actions[0].choices.values():
+        assert all(a.help for a in action._actions)
