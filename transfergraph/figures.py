@@ -8,7 +8,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'BROWN', 'PINK', 'GREY', 
            'save_figure', 'show', 'figure_predicted_vs_true', 'figure_methods', 'figure_metric_by_target',
            'figure_distances', 'graph_edges', 'graph_layout', 'figure_graph', 'figure_ablation', 'figure_sweep']
 
-# %% ../nbs/09a_figures.ipynb #7c7d2ab1
+# %% ../nbs/09a_figures.ipynb #f4fb69c8
 import functools
 import io
 import os
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch_geometric.data import HeteroData
 
-# %% ../nbs/09a_figures.ipynb #ae6e24f5
+# %% ../nbs/09a_figures.ipynb #cf4a1459
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = (
     "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9".split()
 )  # seaborn's palette "colorblind"
@@ -78,7 +78,7 @@ def new_figure(
 
     return Figure(figsize=(width, height), layout="constrained")
 
-# %% ../nbs/09a_figures.ipynb #72adb575
+# %% ../nbs/09a_figures.ipynb #551fe5f4
 def shorten(
     name: str,  # of a model, data set or method
     width: int = 32,  # most characters that are kept, the ellipsis included
@@ -109,7 +109,7 @@ def _rows(table, metric):
         raise ValueError(f"metric {metric!r} has no rows in the table; it has {sorted(set(table['metric']))}")
     return rows
 
-# %% ../nbs/09a_figures.ipynb #3c8eda80
+# %% ../nbs/09a_figures.ipynb #cb46055a
 def figure_png(
     figure: "Figure",
     dpi: int = DPI,  # pixels per inch
@@ -133,13 +133,14 @@ def save_figure(
     figure: "Figure",
     path: str | os.PathLike,  # ends in .png; its folder is made where it is not there
     dpi: int = DPI,  # pixels per inch
-) -> None:
+) -> bytes:  # what was written
     "Write a figure as a PNG file, through a temporary name."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_bytes(figure_png(figure, dpi))
+    scratch.write_bytes(png := figure_png(figure, dpi))
     os.replace(scratch, path)
+    return png
 
 
 def show(
@@ -149,11 +150,10 @@ def show(
     "The last line of a notebook's cell: put a figure into the notebook."
     from IPython import display
 
-    if path is not None:
-        save_figure(figure, path)
-    return display.Image(data=figure_png(figure), format="png")
+    png = figure_png(figure) if path is None else save_figure(figure, path)
+    return display.Image(data=png, format="png")
 
-# %% ../nbs/09a_figures.ipynb #6e75da5d
+# %% ../nbs/09a_figures.ipynb #fcaaea96
 @_styled
 def figure_predicted_vs_true(
     predictions: pd.DataFrame,  # columns method, model, score and, where repeated, seed; one target's rows
@@ -193,7 +193,7 @@ def figure_predicted_vs_true(
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
-# %% ../nbs/09a_figures.ipynb #e9f5f61f
+# %% ../nbs/09a_figures.ipynb #240f4dc4
 @_styled
 def figure_methods(
     summary: pd.DataFrame,  # columns method, metric, mean, low, high; low and high may be NaN
@@ -240,7 +240,7 @@ def figure_methods(
     ax.set_xlabel(METRIC_NAMES.get(metric, metric) + ": mean over targets and its 95% interval")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #120faf49
+# %% ../nbs/09a_figures.ipynb #644a78a0
 @_styled
 def figure_metric_by_target(
     metrics: pd.DataFrame,  # columns target, method, metric, value
@@ -279,7 +279,7 @@ def figure_metric_by_target(
     ax.set(xlabel="", ylabel="")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #7b7c2b3c
+# %% ../nbs/09a_figures.ipynb #d11de78e
 @_styled
 def figure_distances(
     matrix: pd.DataFrame,  # (data sets, data sets), symmetric, zero diagonal; NaN where unknown
@@ -328,7 +328,7 @@ def figure_distances(
     ax.set(xlabel="", ylabel="")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #d3f47e23
+# %% ../nbs/09a_figures.ipynb #6cf78a8c
 EDGES = {  # edge of the graph -> its colour and what it says
     ("model", "pretrained_on", "dataset"): (ORANGE, "pre-trained on"),
     ("model", "finetuned_on", "dataset"): (BLUE, "fine-tuned on"),
@@ -398,7 +398,7 @@ def graph_layout(
     nodes = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return nodes.assign(anchor=nodes["anchor"].fillna(nodes["y"]))
 
-# %% ../nbs/09a_figures.ipynb #80383a45
+# %% ../nbs/09a_figures.ipynb #9a4b5826
 @_styled
 def figure_graph(
     graph: "HeteroData",  # as `build_graph` makes it
@@ -459,7 +459,7 @@ def figure_graph(
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
-# %% ../nbs/09a_figures.ipynb #eac779f8
+# %% ../nbs/09a_figures.ipynb #656f6dbb
 @_styled
 def figure_ablation(
     metrics: pd.DataFrame,  # columns target, method, metric, value
@@ -491,7 +491,7 @@ def figure_ablation(
     axes[-1].set_xlabel(METRIC_NAMES.get(metric, metric) + "; grey: one target, colour: mean")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #1434b9f6
+# %% ../nbs/09a_figures.ipynb #65d43767
 @_styled
 def figure_sweep(
     table: pd.DataFrame,  # columns history_ratio, target, method, metric, value

@@ -7,7 +7,7 @@ __all__ = ['COMMIT', 'FOLDERS', 'TARGETS', 'ALIASES', 'N_CLASSES', 'METRICS', 'R
            'set_apart', 'read_models', 'read_records', 'read_scores', 'read_distances', 'read_datasets', 'mark_chance',
            'read_paper', 'import_paper', 'variant_name', 'read_rank_final', 'read_published']
 
-# %% ../nbs/12_paper.ipynb #e73e3805
+# %% ../nbs/12_paper.ipynb #12_paper-003
 import ast
 import csv
 import os
@@ -19,7 +19,7 @@ import pandas as pd
 
 from .zoo import Zoo, accuracy_matrix
 
-# %% ../nbs/12_paper.ipynb #16cd25c7
+# %% ../nbs/12_paper.ipynb #12_paper-005
 COMMIT = "0458aff3ae6832926bed0bac515f243f99a98df0"  # of github.com/TransferGraph/transfergraph
 FOLDERS = {"image": "image_classification", "text": "sequence_classification"}
 TARGETS = {  # the eight data sets a modality that the study predicts for, in the order of its tables
@@ -40,7 +40,7 @@ N_CLASSES = {"flowers": 102, "tweet_eval/offensive": 2, "food101": 101}
 METRICS = {"LOG_ME": "LogME", "REG_H_SCORE": "H-score"}  # the published H-scores are the regularised ones
 REPORT = ["file", "line", "action", "reason", "content"]  # columns of the import report
 
-# %% ../nbs/12_paper.ipynb #cf605ca6
+# %% ../nbs/12_paper.ipynb #12_paper-007
 def dataset_name(
     published: str,  # as it stands in the authors' files: a name, or a Python list of labels as text
 ) -> str | None:  # name in the zoo, None where there is none
@@ -50,7 +50,7 @@ def dataset_name(
         name = ", ".join(ast.literal_eval(name))
     return ALIASES.get(name, name) or None
 
-# %% ../nbs/12_paper.ipynb #92de96b3
+# %% ../nbs/12_paper.ipynb #12_paper-010
 def read_rows(
     path: str | os.PathLike,  # a CSV file of the authors
     spare: int = 0,  # how many fields at the end a row may lack; they are left empty and the report says so
@@ -70,7 +70,8 @@ def read_rows(
                 lines.append(reader.line_num)
             if len(row) != len(header):
                 action = "corrected" if fits else "dropped"
-                reason = f"{len(row)} fields, expected {len(header)}" + ("; the last left empty" if fits else "")
+                reason = f"{len(row)} fields, expected {len(header)}"
+                reason += "; the last left empty" if fits else ""
                 report.append([path.name, reader.line_num, action, reason, ",".join(row)])
     frame = pd.DataFrame(rows, columns=header, index=lines, dtype=object)
     return frame.drop(columns=[c for c in header if not c]), pd.DataFrame(report, columns=REPORT)
@@ -89,7 +90,7 @@ def set_apart(
     report = {"file": name, "line": bad.index, "action": action, "reason": reasons[wrong], "content": content}
     return rows[~wrong], pd.DataFrame(report, columns=REPORT).reset_index(drop=True)
 
-# %% ../nbs/12_paper.ipynb #40ca693b
+# %% ../nbs/12_paper.ipynb #12_paper-013
 def _number(column):
     return pd.to_numeric(column.replace("", np.nan), errors="coerce")
 
@@ -116,7 +117,7 @@ def read_models(
     )
     return models.reset_index(drop=True), report
 
-# %% ../nbs/12_paper.ipynb #41533033
+# %% ../nbs/12_paper.ipynb #12_paper-015
 def read_records(
     folder: str | os.PathLike,  # one modality of the authors' folder
     models: pd.Series,  # models that the metadata knows
@@ -137,6 +138,7 @@ def read_records(
     good, apart = set_apart(rows, reasons, "records.csv")
     column = {"epochs": "num_train_epochs", "learning_rate": "lr", "runtime_s": "train_runtime"}
     column = {k: v if v in good else k for k, v in column.items()}
+    settings = ("epochs", "batch_size", "learning_rate", "runtime_s")
     records = pd.DataFrame(
         {
             "model": good["model"],
@@ -144,12 +146,12 @@ def read_records(
             "method": good.get("peft_method", pd.Series("", good.index)).replace("", "full"),
             "accuracy": accuracy[good.index],
             "seed": _number(good["seed"]) if "seed" in good else np.nan,
-            **{c: _number(good[column.get(c, c)]) for c in ("epochs", "batch_size", "learning_rate", "runtime_s")},
+            **{c: _number(good[column.get(c, c)]) for c in settings},
         }
     )
     return records.reset_index(drop=True), pd.concat([report, apart], ignore_index=True)
 
-# %% ../nbs/12_paper.ipynb #94d5d074
+# %% ../nbs/12_paper.ipynb #12_paper-017
 def read_scores(
     folder: str | os.PathLike,  # one modality of the authors' folder
     models: pd.Series,  # models that the metadata knows
@@ -178,7 +180,7 @@ def read_scores(
     )
     return scores.reset_index(drop=True), pd.concat([report, apart], ignore_index=True)
 
-# %% ../nbs/12_paper.ipynb #92f0a83b
+# %% ../nbs/12_paper.ipynb #12_paper-019
 DISTANCES = {  # method -> file, by modality
     "domain_similarity": {
         "image": "corr_domain_similarity_google_vit_base_patch16_224_imagenet.csv",
@@ -208,7 +210,7 @@ def read_distances(
         tables.append(pd.DataFrame(pairs | {"distance": matrix.to_numpy(float)[i, j]}))
     return pd.concat(tables, ignore_index=True)
 
-# %% ../nbs/12_paper.ipynb #3af193d3
+# %% ../nbs/12_paper.ipynb #12_paper-021
 def read_datasets(
     folder: str | os.PathLike,  # one modality of the authors' folder
     modality: str,  # "image" or "text"
@@ -230,7 +232,8 @@ def read_datasets(
     _, corrected = set_apart(rows, reasons, "target_dataset_features.csv", action="corrected")
     table["n_classes"] = right.fillna(table["n_classes"])
     known = set(table["dataset"])
-    others = pd.DataFrame({"dataset": [n for n in dict.fromkeys(names) if n not in known], "modality": modality})
+    others = [name for name in dict.fromkeys(names) if name not in known]
+    others = pd.DataFrame({"dataset": others, "modality": modality})
     others["n_classes"] = others["dataset"].map(N_CLASSES)
     table = pd.concat([table, others], ignore_index=True)
     targets = TARGETS[modality]
@@ -239,7 +242,7 @@ def read_datasets(
     table = table.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
     return table, pd.concat([report, corrected], ignore_index=True)
 
-# %% ../nbs/12_paper.ipynb #b33007c9
+# %% ../nbs/12_paper.ipynb #12_paper-023
 def mark_chance(
     zoo: Zoo,
     skill: float = 0.05,  # "at chance": the median model has less, where skill = (accuracy - 1/c) / (1 - 1/c)
@@ -251,12 +254,12 @@ def mark_chance(
     quality = zoo.records["quality"].mask(zoo.records["dataset"].isin(broken), "at-chance")
     return replace(zoo, records=zoo.records.assign(quality=quality))
 
-# %% ../nbs/12_paper.ipynb #d5448012
+# %% ../nbs/12_paper.ipynb #12_paper-026
 def read_paper(
     source: str | os.PathLike,  # the authors' `resources/experiments`, or a copy
     modality: str,  # "image" or "text"
 ) -> tuple[Zoo, pd.DataFrame]:  # validated zoo; report: what was dropped, corrected or marked, and why
-    "Read one modality of the published records; raises `FileNotFoundError` naming the file that is not there."
+    "Read one modality of the published records; raises `FileNotFoundError` naming a missing file."
     folder = Path(source) / FOLDERS[modality]
     models, r_models = read_models(folder, modality)
     records, r_records = read_records(folder, models["model"])
@@ -289,7 +292,7 @@ def import_paper(
     out: str | os.PathLike,  # `paper-image` and `paper-text` are made in here
 ) -> pd.DataFrame:  # the reports of both, with a column `zoo`
     "Import both modalities; each zoo folder also gets the report as `import-report.csv`."
-    read = {f"paper-{modality}": read_paper(source, modality) for modality in FOLDERS}  # all read before any is written
+    read = {f"paper-{modality}": read_paper(source, modality) for modality in FOLDERS}  # read all, then write
     for name, (zoo, report) in read.items():
         folder = Path(out) / name
         zoo.save(folder)
@@ -297,7 +300,7 @@ def import_paper(
         os.replace(folder / ".import-report.csv", folder / "import-report.csv")
     return pd.concat([report.assign(zoo=name) for name, (_, report) in read.items()], ignore_index=True)
 
-# %% ../nbs/12_paper.ipynb #da7d4613
+# %% ../nbs/12_paper.ipynb #12_paper-028
 _PREDICTORS = {"lr": "LR", "rf": "RF", "xgb": "XGB"}
 _LEARNERS = {"node2vec": "N2V", "node2vec+": "N2V+", "homo_SAGEConv": "SAGE", "homoGATConv": "GAT"}
 
@@ -312,7 +315,7 @@ def variant_name(
         return f"TG:{_PREDICTORS[predictor]},{_LEARNERS[learner]},all"
     return folder
 
-# %% ../nbs/12_paper.ipynb #d632e05e
+# %% ../nbs/12_paper.ipynb #12_paper-030
 def read_rank_final(
     folder: str | os.PathLike,  # the authors' `rank_final`: one folder a target, in it one a variant
     targets: list[str],  # data sets of the zoo; a folder is matched with "/" written as "_"
@@ -321,18 +324,21 @@ def read_rank_final(
     tables = []
     for target in targets:
         for path in sorted(Path(folder).glob(f"{target.replace('/', '_')}/*/results_1.0_128_0.csv")):
-            table = pd.read_csv(path)[["model", "score"]]
+            table = (
+                pd.read_csv(path).groupby("model", as_index=False)["score"].mean()
+            )  # one row per record there
             tables.append(table.assign(target=target, method=variant_name(path.parent.name), seed=0))
     if not tables:
-        raise FileNotFoundError(f"{folder}: holds no <target>/<variant>/results_1.0_128_0.csv of {', '.join(targets)}")
+        expected = f"<target>/<variant>/results_1.0_128_0.csv for some of {', '.join(targets)}"
+        raise FileNotFoundError(f"{folder}: no predictions found; expected {expected}")
     return pd.concat(tables, ignore_index=True)[["target", "method", "model", "score", "seed"]]
 
 
 def read_published(
     folder: str | os.PathLike,  # the authors' `result_analysis`
-) -> pd.DataFrame:  # columns target, method, metric, value; without the column `average`, which is no plain mean
+) -> pd.DataFrame:  # target, method, metric, value; not `average`, which is no plain mean
     "The published tables of correlations, in long form."
-    files = {"pearson": "pearson", "spearman": "spearman", "weighted_kendall": "w-kendall", "kendall": "kendall"}
+    files = {m: m for m in ("pearson", "spearman", "kendall")} | {"weighted_kendall": "w-kendall"}
     tables = []
     for metric, name in files.items():
         wide = pd.read_csv(Path(folder) / f"{name}_correlation.csv", index_col=0).drop(columns="average")

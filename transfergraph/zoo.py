@@ -6,7 +6,7 @@
 __all__ = ['TABLES', 'MODALITIES', 'METHODS', 'DEFAULTS', 'schemas', 'ZooError', 'check_table', 'check_references', 'read_table',
            'write_tables', 'Zoo', 'accuracy_matrix', 'score_matrix', 'distance_matrix', 'hide_target']
 
-# %% ../nbs/00_zoo.ipynb #436eb27e
+# %% ../nbs/00_zoo.ipynb #00_zoo-003
 import functools
 import hashlib
 import os
@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/00_zoo.ipynb #2db51192
+# %% ../nbs/00_zoo.ipynb #00_zoo-005
 TABLES = {  # table -> its columns in order; the ones marked * must be in the file
-    "models": "model* modality* architecture family n_params input_size pretrained_on pretrained_accuracy source",
+    "models": "model* modality* architecture family n_params input_size pretrained_on "
+    "pretrained_accuracy source",
     "datasets": "dataset* modality* n_samples n_classes role",
     "records": "model* dataset* method accuracy* seed epochs batch_size learning_rate runtime_s quality",
     "scores": "model* dataset* metric* score* runtime_s",
@@ -41,7 +42,7 @@ DEFAULTS = {
     ("embeddings", "method"): "domain_similarity",
 }
 
-# %% ../nbs/00_zoo.ipynb #be449a97
+# %% ../nbs/00_zoo.ipynb #00_zoo-008
 @functools.cache
 def schemas() -> dict:
     "One pandera schema per table; types are coerced, rules are checked all together."
@@ -113,7 +114,7 @@ def schemas() -> dict:
     }
     return {table: pa.DataFrameSchema(c) for table, c in columns.items()}
 
-# %% ../nbs/00_zoo.ipynb #5a8e3515
+# %% ../nbs/00_zoo.ipynb #00_zoo-010
 class ZooError(ValueError):
     "A zoo table breaks a rule; the message names the file, the row, the column and the rule."
 
@@ -157,12 +158,13 @@ def check_table(
     except pandera.errors.SchemaErrors as e:
         cases = e.failure_cases.dropna(subset=["index"]).sort_values("index", kind="stable")
         first = cases.iloc[0]
-    rule = str(first["check"]).replace("coerce_dtype('float64')", "a number").replace("not_nullable", "filled in")
+    rule = str(first["check"])
+    rule = {"coerce_dtype('float64')": "a number", "not_nullable": "filled in"}.get(rule, rule)
     more = len(cases.drop_duplicates(["index", "column"])) - 1
     row = int(first["index"])
     raise _broken(origin, row, first["column"], frame[first["column"]].iloc[row], rule, more)
 
-# %% ../nbs/00_zoo.ipynb #baf4383d
+# %% ../nbs/00_zoo.ipynb #00_zoo-014
 def check_references(
     tables: dict[str, pd.DataFrame],  # table -> rows that passed `check_table`
     origins: dict[str, str] | None = None,  # table -> what to call it in an error
@@ -210,7 +212,7 @@ def check_references(
     unequal = sizes.ne(sizes.groupby(tables["embeddings"]["method"]).transform("first"))
     refuse("embeddings", unequal, "vector", "as long as the other vectors of its method")
 
-# %% ../nbs/00_zoo.ipynb #311a006b
+# %% ../nbs/00_zoo.ipynb #00_zoo-016
 def read_table(
     folder: str | os.PathLike,  # the zoo's folder
     table: str,  # a key of `TABLES`
@@ -232,7 +234,7 @@ def read_table(
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise ZooError(f"{path}: cannot be read as a table ({reason})") from e
 
-# %% ../nbs/00_zoo.ipynb #026805cb
+# %% ../nbs/00_zoo.ipynb #00_zoo-018
 def write_tables(
     folder: str | os.PathLike,  # made where it is not there
     tables: dict[str, pd.DataFrame],  # table -> rows; an empty table removes its file
@@ -252,7 +254,7 @@ def write_tables(
                 old.unlink(missing_ok=True)
             (folder / f"{table}.csv").unlink(missing_ok=True)
 
-# %% ../nbs/00_zoo.ipynb #24754826
+# %% ../nbs/00_zoo.ipynb #00_zoo-020
 def _empty(table):
     return field(default_factory=lambda: pd.DataFrame(columns=list(TABLES[table])))
 
@@ -289,7 +291,8 @@ class Zoo:
     ) -> "Zoo":  # the same zoo with all columns, types coerced
         "Check every table and the references between them; raises `ZooError`."
         origins = origins or {}
-        tables = {f.name: check_table(f.name, getattr(self, f.name), origins.get(f.name)) for f in fields(self)}
+        tables = {f.name: getattr(self, f.name) for f in fields(self)}
+        tables = {table: check_table(table, rows, origins.get(table)) for table, rows in tables.items()}
         check_references(tables, origins)
         return Zoo(**tables)
 
@@ -319,12 +322,12 @@ class Zoo:
             digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
         return digest.hexdigest()[:16]
 
-# %% ../nbs/00_zoo.ipynb #6e92a851
+# %% ../nbs/00_zoo.ipynb #00_zoo-026
 def accuracy_matrix(
     zoo: Zoo,
     method: str = "full",  # which kind of fine-tuning; one of `METHODS`
     quality: Iterable[str] | None = ("ok",),  # keep records of these qualities; None keeps all
-) -> pd.DataFrame:  # (models with a record, data sets with a record), accuracy in [0, 1], NaN where there is no record
+) -> pd.DataFrame:  # (models, data sets) that have records, accuracy in [0, 1] or NaN
     "Mean fine-tuned accuracy by model and data set."
     rows = zoo.records[zoo.records["method"] == method]
     if quality is not None:
@@ -349,7 +352,6 @@ def distance_matrix(
     rows = zoo.distances[zoo.distances["method"] == method]
     if len(rows):
         names = [d for d in zoo.datasets["dataset"] if d in {*rows["dataset"], *rows["other"]}]
-        matrix = pd.DataFrame(np.nan, names, names)
         at = {name: i for i, name in enumerate(names)}
         i, j = rows["dataset"].map(at).to_numpy(int), rows["other"].map(at).to_numpy(int)
         values = np.full((len(names), len(names)), np.nan)
@@ -361,7 +363,7 @@ def distance_matrix(
     distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
     return pd.DataFrame(distances, rows["dataset"].tolist(), rows["dataset"].tolist())
 
-# %% ../nbs/00_zoo.ipynb #1a07f471
+# %% ../nbs/00_zoo.ipynb #00_zoo-029
 def hide_target(
     zoo: Zoo,
     target: str,  # data set to be predicted
