@@ -6,7 +6,7 @@
 __all__ = ['SHOWN', 'METHODS', 'aligned', 'print_table', 'summary_text', 'read_elsewhere', 'evaluate_command', 'methods_command',
            'paper_folder', 'import_paper_command', 'yaml_value', 'run_notebook_command', 'parser', 'main']
 
-# %% ../nbs/14_cli.ipynb #cc1c6d5a
+# %% ../nbs/14_cli.ipynb #14_cli-003
 import argparse
 import csv
 import json
@@ -22,7 +22,7 @@ import transfergraph
 if TYPE_CHECKING:  # named in types only: importing it takes longer than `--help` may
     import pandas as pd
 
-# %% ../nbs/14_cli.ipynb #47ca5110
+# %% ../nbs/14_cli.ipynb #14_cli-005
 def aligned(
     rows: Iterable[Iterable[str]],  # cells, all rows of the same length
     right: Iterable[int] = (),  # columns aligned to the right
@@ -50,7 +50,7 @@ def print_table(
         print(table.to_csv(index=False, lineterminator="\n"), end="")
     return args.json or args.csv
 
-# %% ../nbs/14_cli.ipynb #db38dcee
+# %% ../nbs/14_cli.ipynb #14_cli-008
 SHOWN = ("pearson", "spearman", "weighted_kendall", "regret@5")
 METHODS = ("mean", "TG:XGB,N2V,all")  # what `evaluate` runs unless told
 
@@ -91,7 +91,7 @@ def summary_text(
         notes = ["no gains: the method mean is not among those evaluated; regret: lower is better"]
     return "\n".join([aligned(rows, right=(2, 3, 4, 5, 6, 7)), "", *notes])
 
-# %% ../nbs/14_cli.ipynb #eb6e17bf
+# %% ../nbs/14_cli.ipynb #14_cli-010
 def read_elsewhere(
     path: str | os.PathLike,  # predictions.csv, a folder with it, or a tree like the authors' `rank_final`
     targets: list[str],  # data sets that a tree is searched for
@@ -157,7 +157,7 @@ def evaluate_command(
         print(summary_text(summary))
     print(where, file=sys.stderr if printed else sys.stdout)
 
-# %% ../nbs/14_cli.ipynb #a6424251
+# %% ../nbs/14_cli.ipynb #14_cli-012
 def methods_command(args: argparse.Namespace) -> None:
     "Print the name of every method."
     from transfergraph.predictors import method_names
@@ -170,7 +170,7 @@ def methods_command(args: argparse.Namespace) -> None:
     else:
         print("\n".join(names))
 
-# %% ../nbs/14_cli.ipynb #f87cfa26
+# %% ../nbs/14_cli.ipynb #14_cli-014
 def paper_folder(
     source: str | os.PathLike,  # `resources/experiments` of the authors' repository, or the repository
 ) -> Path:  # the folder that holds image_classification/ and sequence_classification/
@@ -221,7 +221,7 @@ def import_paper_command(args: argparse.Namespace) -> None:
             print(aligned(lines, right=[1]))
         print(f"  every one of them: {Path(args.out) / name / 'import-report.csv'}")
 
-# %% ../nbs/14_cli.ipynb #07051cff
+# %% ../nbs/14_cli.ipynb #14_cli-016
 def yaml_value(
     text: str,  # YAML
     origin: str,  # what to call it in an error
@@ -252,7 +252,7 @@ def run_notebook_command(args: argparse.Namespace) -> None:
 
     run_notebook(args.notebook, args.out, parameters)
 
-# %% ../nbs/14_cli.ipynb #93184ec0
+# %% ../nbs/14_cli.ipynb #14_cli-019
 class _Parser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, allow_abbrev=False, **kwargs)
@@ -329,7 +329,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--params-file", metavar="YAML", help="file of parameters; -p goes before it")
     return top
 
-# %% ../nbs/14_cli.ipynb #d6bf85ab
+# %% ../nbs/14_cli.ipynb #14_cli-021
 def _one_line(error):
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DIGITS', 'write_csv', 'evaluate_predictions', 'Task', 'plan', 'task_key', 'run_task', 'run_tasks', 'evaluate']
 
-# %% ../nbs/09_evaluate.ipynb #dc22ee41
+# %% ../nbs/09_evaluate.ipynb #09_evaluate-003
 import functools
 import hashlib
 import json
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed, parallel_config
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 import transfergraph
 from transfergraph.metrics import (
@@ -37,7 +37,7 @@ from transfergraph.metrics import (
 )
 from .zoo import Zoo
 
-# %% ../nbs/09_evaluate.ipynb #4da0f8c6
+# %% ../nbs/09_evaluate.ipynb #09_evaluate-005
 DIGITS = "%.9g"
 
 
@@ -84,7 +84,7 @@ def evaluate_predictions(
             write_csv(table, Path(out) / f"{name}.csv")
     return tables
 
-# %% ../nbs/09_evaluate.ipynb #7a6a8943
+# %% ../nbs/09_evaluate.ipynb #09_evaluate-007
 @dataclass(frozen=True)
 class Task:
     "What one call of `predict` computes."
@@ -135,7 +135,7 @@ def task_key(
     facts.append(f"{getattr(predict, '__module__', '')}.{getattr(predict, '__qualname__', repr(predict))}")
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
-# %% ../nbs/09_evaluate.ipynb #01fe9bb6
+# %% ../nbs/09_evaluate.ipynb #09_evaluate-010
 @contextmanager
 def _one_thread(with_torch):
     from threadpoolctl import threadpool_limits
@@ -188,7 +188,7 @@ def run_task(
         write_csv(frame, path)
     return task, frame
 
-# %% ../nbs/09_evaluate.ipynb #98e442e4
+# %% ../nbs/09_evaluate.ipynb #09_evaluate-011
 def run_tasks(
     zoo: Zoo,
     tasks: list[Task],
@@ -229,7 +229,7 @@ def run_tasks(
                 raise
     return pd.concat(done, ignore_index=True)
 
-# %% ../nbs/09_evaluate.ipynb #6f530df5
+# %% ../nbs/09_evaluate.ipynb #09_evaluate-013
 def evaluate(
     zoo: Zoo,
     methods: Iterable[str],  # names, see `transfergraph.predictors.method_names`

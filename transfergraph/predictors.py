@@ -71,32 +71,36 @@ class PairEncoder:
 def encode_apart(
     table: pd.DataFrame,  # training rows, or target rows
 ) -> np.ndarray:  # (n_rows, n_features)
-    """Numbers from described pairs as the published code made them: each category the place of its name among the names
-    of *these* rows. Kept for the `published` protocol; one code means two things in training and target rows."""
+    """Numbers from described pairs as the published code made them.
+
+    Each category becomes the place of its name among the names of *these* rows, so that one code means two
+    things in training and target rows. Kept for the `published` protocol."""
     codes = {c: table[c].fillna("").rank(method="dense") - 1 for c in table if table[c].dtype == object}
     return table.assign(**codes).astype(float).to_numpy()
 
 # %% ../nbs/08_predictors.ipynb #08_predictors-011
-def linear_regression(random_state: int = 0) -> object:
+def linear_regression(random_state: int = 0, n_jobs: int = 1) -> object:
     "Least squares; the shortest solution where there are more features than rows."
     from sklearn.linear_model import LinearRegression
 
-    return LinearRegression()
+    return LinearRegression(n_jobs=n_jobs)
 
 
-def random_forest(random_state: int = 0) -> object:
+def random_forest(random_state: int = 0, n_jobs: int = 1) -> object:
     "100 trees of depth 5, each split on the best of sqrt(n_features) features."
     from sklearn.ensemble import RandomForestRegressor
 
-    return RandomForestRegressor(100, max_depth=5, max_features="sqrt", random_state=random_state, n_jobs=1)
+    return RandomForestRegressor(
+        100, max_depth=5, max_features="sqrt", random_state=random_state, n_jobs=n_jobs
+    )
 
 
-def gradient_boosting(random_state: int = 0) -> object:
+def gradient_boosting(random_state: int = 0, n_jobs: int = 1) -> object:
     "XGBoost: 500 trees of depth 5, rate 0.1, 80% of the features for each tree."
     from xgboost import XGBRegressor
 
     settings = {"n_estimators": 500, "max_depth": 5, "learning_rate": 0.1, "colsample_bytree": 0.8}
-    return XGBRegressor(**settings, max_bin=64, random_state=random_state, n_jobs=1)
+    return XGBRegressor(**settings, max_bin=48, random_state=random_state, n_jobs=n_jobs)
 
 
 PREDICTORS: dict[str, Callable] = {
@@ -248,11 +252,13 @@ def predict(
     history_ratio: float = 1.0,  # share of the other data sets' records that is known
     model_ratio: float = 1.0,  # share of the models whose records are known
     graph: dict | None = None,  # further options of `build_graph`
+    n_jobs: int = 1,  # threads of a regressor; the result does not depend on it
 ) -> pd.DataFrame:  # index = all models of the target's modality, columns = methods; higher is better
     """Predicted suitability of every model for the target.
 
-    Scores of trained methods are normalised accuracies. Under `clean` every model gets a score: where a baseline has no opinion, the mean of its
-    other scores. Raises `ValueError` for an unknown target, method or protocol, or where nothing is left to learn from."""
+    Scores of trained methods are normalised accuracies. Under `clean` every model gets a score: where a
+    baseline has no opinion, the mean of its other scores. Raises `ValueError` for an unknown target, method or
+    protocol, or where nothing is left to learn from."""
     if protocol not in PROTOCOLS:
         raise ValueError(f"no protocol is called {protocol!r}; expected {' or '.join(PROTOCOLS)}")
     for name in methods:
@@ -293,7 +299,8 @@ def predict(
         else:
             means = x.mean(numeric_only=True)
             x, x_target = encode_apart(x.fillna(means)), encode_apart(x_target.fillna(means))
-        regressor = PREDICTORS[predictor](random_state=random_state).fit(x, train["label"].to_numpy())
+        regressor = PREDICTORS[predictor](random_state=random_state, n_jobs=n_jobs)
+        regressor.fit(x, train["label"].to_numpy())
         found[name] = pd.Series(regressor.predict(x_target), pairs["model"].to_numpy(), dtype=float)
     index = pd.Index(_models_of(zoo, target), name="model")
     return pd.DataFrame({name: scores.reindex(index) for name, scores in found.items()}, index=index)

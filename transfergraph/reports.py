@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['strip_volatile', 'NotebookError', 'run_notebook']
 
-# %% ../nbs/09b_reports.ipynb #691de171
+# %% ../nbs/09b_reports.ipynb #09b_reports-003
 import ast
 import copy
 import os
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-# %% ../nbs/09b_reports.ipynb #d39c3110
+# %% ../nbs/09b_reports.ipynb #09b_reports-005
 def _steady(text):
     return re.sub(r"\b0x[0-9a-fA-F]{7,16}\b", "0x0", text)
 
@@ -61,7 +61,7 @@ def strip_volatile(
                     output.data[kind] = _steady(value)
     return notebook
 
-# %% ../nbs/09b_reports.ipynb #0f5dae23
+# %% ../nbs/09b_reports.ipynb #09b_reports-008
 class NotebookError(RuntimeError):
     "A notebook failed; the message names the cell and the exception."
 
