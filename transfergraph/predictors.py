@@ -257,8 +257,8 @@ def predict(
     """Predicted suitability of every model for the target.
 
     Scores of trained methods are normalised accuracies. Under `clean` every model gets a score: where a
-    baseline has no opinion, the mean of its other scores. Raises `ValueError` for an unknown target, method or
-    protocol, or where nothing is left to learn from."""
+    baseline has no opinion, the mean of its other scores. Raises `ValueError` for an unknown target, method
+    or protocol, or where nothing is left to learn from."""
     if protocol not in PROTOCOLS:
         raise ValueError(f"no protocol is called {protocol!r}; expected {' or '.join(PROTOCOLS)}")
     for name in methods:
