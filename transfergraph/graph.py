@@ -45,11 +45,11 @@ def thin_history(
         if not 0 < ratio <= 1:
             raise ValueError(f"{name} is {ratio}; expected a share above 0 and at most 1")
     records, rng = zoo.records, np.random.default_rng(random_state)
-    if model_ratio < 1:
+    if model_ratio < 1 and len(records):
         models = records["model"].unique()
         kept = rng.choice(models, max(1, round(model_ratio * len(models))), replace=False)
         records = records[records["model"].isin(kept)]
-    if history_ratio < 1:
+    if history_ratio < 1 and len(records):
         kept = rng.choice(len(records), max(1, round(history_ratio * len(records))), replace=False)
         records = records.iloc[np.sort(kept)]
     return replace(zoo, records=records.reset_index(drop=True))

@@ -359,7 +359,9 @@ def distance_matrix(
         np.fill_diagonal(values, 0)
         return pd.DataFrame(values, names, names)
     rows = zoo.embeddings[zoo.embeddings["method"] == method]
-    vectors = np.array([np.asarray(v, float) for v in rows["vector"]]).reshape(len(rows), -1)
+    if rows.empty:
+        return pd.DataFrame(dtype=float)
+    vectors = np.stack([np.asarray(v, float) for v in rows["vector"]])
     distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
     return pd.DataFrame(distances, rows["dataset"].tolist(), rows["dataset"].tolist())
 

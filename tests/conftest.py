@@ -1,0 +1,18 @@
+"""Where the published records are, for the tests that need them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def paper():
+    "The authors' folder resources/experiments; skipped on a machine without it, an error in CI."
+    folder = Path(os.environ.get("TRANSFERGRAPH_PAPER") or ROOT.parent / "shared/paper/resources/experiments")
+    if not folder.is_dir():
+        message = f"the published records are not at {folder}; set TRANSFERGRAPH_PAPER to their folder"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    return folder
