@@ -13,7 +13,7 @@ from transfergraph.learners import LEARNERS, Node2Vec, random_walks, step_weight
 
 
 def slow_step(weights, previous, current, p, q, plus):
-    "Transition probabilities straight from the definitions, on a dense matrix; None where there is no way out."
+    "Transition probabilities from the definitions, on a dense matrix; None where there is no way out."
     n = len(weights)
     mean = [weights[u][weights[u] > 0].mean() if (weights[u] > 0).any() else 0.0 for u in range(n)]
     out = np.zeros(n)

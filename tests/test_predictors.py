@@ -92,7 +92,7 @@ def test_bad_names_are_refused(paper):
         dict(target="glue/cola", methods=["mean"], protocol="best"),
         dict(target="glue/cola", methods=["mean"], history_ratio=2),
     ):
-        with pytest.raises(ValueError, match="expected|not a data set"):
+        with pytest.raises(ValueError, match=r"expected|not a data set"):
             predict(zoo, **wrong)
 
 
