@@ -4,7 +4,7 @@
 
 The peer is the authors' code, which cannot be installed beside this environment (PecanPy needs numpy below 2,
 its walks need torch-cluster): about 7 s for TG:XGB,N2V,all and 50 s for TG:XGB,GAT,all on the same kind of
-machine. What this script compares in one run is our compiled skip-gram with the same objective under PyTorch's
+machine. What this script compares in one run is our compiled skip-gram with the same objective under torch's
 autograd, as the authors' code has it.
 """
 

@@ -83,16 +83,14 @@ def linear_regression(random_state: int = 0, n_jobs: int = 1) -> object:
     "Least squares; the shortest solution where there are more features than rows."
     from sklearn.linear_model import LinearRegression
 
-    return LinearRegression(n_jobs=n_jobs)
+    return LinearRegression()
 
 
 def random_forest(random_state: int = 0, n_jobs: int = 1) -> object:
     "100 trees of depth 5, each split on the best of sqrt(n_features) features."
     from sklearn.ensemble import RandomForestRegressor
 
-    return RandomForestRegressor(
-        100, max_depth=5, max_features="sqrt", random_state=random_state, n_jobs=n_jobs
-    )
+    return RandomForestRegressor(100, max_depth=5, max_features="sqrt", random_state=random_state, n_jobs=1)
 
 
 def gradient_boosting(random_state: int = 0, n_jobs: int = 1) -> object:
