@@ -91,6 +91,7 @@ def test_bad_names_are_refused(paper):
         dict(target="glue/cola", methods=["TG:XGB,N2V"]),
         dict(target="glue/cola", methods=["mean"], protocol="best"),
         dict(target="glue/cola", methods=["mean"], history_ratio=2),
+        dict(target="glue/cola", methods=["mean"], graph={"distance": "miles"}),
     ):
         with pytest.raises(ValueError, match=r"expected|not a data set"):
             predict(zoo, **wrong)
@@ -115,3 +116,15 @@ def test_published_figures_within_their_spread(paper):
     found = summary[summary["metric"] == "pearson"].set_index("method")["mean"]
     for method, value in published.items():
         assert found[method] == pytest.approx(value, abs=0.03), method
+
+
+def test_another_distance_can_be_chosen(paper):
+    zoo, _ = read_paper(paper, "text")
+    rng = np.random.default_rng(0)
+    other = zoo.distances.assign(method="task2vec", distance=rng.random(len(zoo.distances)))
+    both = Zoo(**{**vars(zoo), "distances": pd.concat([zoo.distances, other])}).validate()
+    methods = ["LR{metadata+distance}", "TG:LR,N2V+,all", "LR{metadata}"]
+    one, two = (predict(both, "glue/cola", methods, graph=g) for g in (None, {"distance": "task2vec"}))
+    assert one.equals(predict(zoo, "glue/cola", methods))
+    assert not one.iloc[:, 0].equals(two.iloc[:, 0]) and not one.iloc[:, 1].equals(two.iloc[:, 1])
+    assert one["LR{metadata}"].equals(two["LR{metadata}"])

@@ -125,9 +125,11 @@ def evaluate_command(
         raise ValueError(f"{args.out}: is a file; --out expects a folder")
     how = {"methods": args.method, "seeds": args.seeds, "jobs": args.jobs}
     how |= {"history_ratio": args.history_ratio, "model_ratio": args.model_ratio}
+    how["graph"] = {"distance": args.distance} if args.distance is not None else None
     how = {name: value for name, value in how.items() if value is not None}
     if args.predictions is not None and how:
-        option = "--" + next(iter(how)).replace("methods", "method").replace("_", "-")
+        first = next(iter(how))
+        option = "--" + {"methods": "method", "graph": "distance"}.get(first, first).replace("_", "-")
         raise ValueError(
             f"{option} says what to run, but with --predictions nothing is run; expected one of the two"
         )
@@ -301,6 +303,8 @@ def parser() -> argparse.ArgumentParser:
     text = "share of the fine-tuning records to learn from (default: 1)"
     add("--history-ratio", type=float, metavar="R", help=text)
     add("--model-ratio", type=float, metavar="R", help="share of the models to learn from (default: 1)")
+    text = "which distance between data sets, such as task2vec (default: domain_similarity)"
+    add("--distance", metavar="NAME", help=text)
     text = "write predictions.csv, metrics.csv and summary.csv there; a stopped run can then go on"
     add("--out", metavar="DIR", help=text)
     text = (

@@ -218,9 +218,10 @@ def pair_features(
     features: str,  # "metadata", "metadata+distance", "graph" or "all"
     score: str | None = None,  # a transferability score to add, z-scored within each data set
     protocol: str = "clean",
+    distance: str = "domain_similarity",  # which way to measure
 ) -> pd.DataFrame:  # one row per pair; text columns are categories
     "The columns of a feature set."
-    described = describe_pairs(zoo, pairs[["model", "dataset"]])
+    described = describe_pairs(zoo, pairs[["model", "dataset"]], distance)
     columns = [] if features == "graph" else [*CATEGORIES, *NUMBERS]
     columns += ["distance"] if features in ("all", "metadata+distance") else []
     table = described[columns].copy()
@@ -271,7 +272,11 @@ def predict(
         pairs = pairs.merge(zoo.models.loc[zoo.models["family"].notna(), ["model"]])
     train = training_pairs(known, protocol)
     quality = ("ok",) if protocol == "clean" else None
-    options = {"quality": quality} | (graph or {})
+    options = {"quality": quality, "distance": "domain_similarity"} | (graph or {})
+    distance = options["distance"]
+    measured = {*zoo.distances["method"], *zoo.embeddings["method"]}
+    if measured and distance not in measured:
+        raise ValueError(f"the zoo has no distance {distance!r}; expected {' or '.join(sorted(measured))}")
     embeddings, found = {None: None}, {}
     for name in methods:
         if name in BASELINES:
@@ -288,7 +293,7 @@ def predict(
             learnt = build_graph(known, target, **options)
             embeddings[learner] = LEARNERS[learner](random_state=random_state).fit(learnt)
         x, x_target = (
-            pair_features(known, rows, embeddings[learner], features, score, protocol)
+            pair_features(known, rows, embeddings[learner], features, score, protocol, distance)
             for rows in (train, pairs)
         )
         if protocol == "clean":
