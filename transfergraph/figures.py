@@ -8,7 +8,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'BROWN', 'PINK', 'GREY', 
            'save_figure', 'show', 'figure_predicted_vs_true', 'figure_methods', 'figure_metric_by_target',
            'figure_distances', 'graph_edges', 'graph_layout', 'figure_graph', 'figure_ablation', 'figure_sweep']
 
-# %% ../nbs/09a_figures.ipynb #f4fb69c8
+# %% ../nbs/09a_figures.ipynb #09a_figures-003
 import functools
 import io
 import os
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch_geometric.data import HeteroData
 
-# %% ../nbs/09a_figures.ipynb #cf4a1459
+# %% ../nbs/09a_figures.ipynb #09a_figures-005
 BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = (
     "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9".split()
 )  # seaborn's palette "colorblind"
@@ -78,7 +78,7 @@ def new_figure(
 
     return Figure(figsize=(width, height), layout="constrained")
 
-# %% ../nbs/09a_figures.ipynb #551fe5f4
+# %% ../nbs/09a_figures.ipynb #09a_figures-007
 def shorten(
     name: str,  # of a model, data set or method
     width: int = 32,  # most characters that are kept, the ellipsis included
@@ -109,7 +109,7 @@ def _rows(table, metric):
         raise ValueError(f"metric {metric!r} has no rows in the table; it has {sorted(set(table['metric']))}")
     return rows
 
-# %% ../nbs/09a_figures.ipynb #cb46055a
+# %% ../nbs/09a_figures.ipynb #09a_figures-010
 def figure_png(
     figure: "Figure",
     dpi: int = DPI,  # pixels per inch
@@ -153,7 +153,7 @@ def show(
     png = figure_png(figure) if path is None else save_figure(figure, path)
     return display.Image(data=png, format="png")
 
-# %% ../nbs/09a_figures.ipynb #fcaaea96
+# %% ../nbs/09a_figures.ipynb #09a_figures-014
 @_styled
 def figure_predicted_vs_true(
     predictions: pd.DataFrame,  # columns method, model, score and, where repeated, seed; one target's rows
@@ -193,7 +193,7 @@ def figure_predicted_vs_true(
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
-# %% ../nbs/09a_figures.ipynb #240f4dc4
+# %% ../nbs/09a_figures.ipynb #09a_figures-017
 @_styled
 def figure_methods(
     summary: pd.DataFrame,  # columns method, metric, mean, low, high; low and high may be NaN
@@ -240,7 +240,7 @@ def figure_methods(
     ax.set_xlabel(METRIC_NAMES.get(metric, metric) + ": mean over targets and its 95% interval")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #644a78a0
+# %% ../nbs/09a_figures.ipynb #09a_figures-020
 @_styled
 def figure_metric_by_target(
     metrics: pd.DataFrame,  # columns target, method, metric, value
@@ -279,7 +279,7 @@ def figure_metric_by_target(
     ax.set(xlabel="", ylabel="")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #d11de78e
+# %% ../nbs/09a_figures.ipynb #09a_figures-023
 @_styled
 def figure_distances(
     matrix: pd.DataFrame,  # (data sets, data sets), symmetric, zero diagonal; NaN where unknown
@@ -315,7 +315,7 @@ def figure_distances(
     ax.set_facecolor("#f2f2f2")
     named = [(i, d) for i, d in enumerate(matrix.index) if n <= 30 or d in targets]
     below = [shorten(d, 26) for _, d in named]
-    ax.set_xticks([i + 0.5 for i, _ in named], below, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_xticks([i + 0.5 for i, _ in named], below, rotation=90)
     ax.set_yticks(np.arange(n) + 0.5, [shorten(d, 36) for d in matrix.index], rotation=0)
     ax.tick_params("x", labelsize=7.5, length=2, bottom=True)
     ax.tick_params("y", labelsize=size, length=0)
@@ -328,7 +328,7 @@ def figure_distances(
     ax.set(xlabel="", ylabel="")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #6cf78a8c
+# %% ../nbs/09a_figures.ipynb #09a_figures-026
 EDGES = {  # edge of the graph -> its colour and what it says
     ("model", "pretrained_on", "dataset"): (ORANGE, "pre-trained on"),
     ("model", "finetuned_on", "dataset"): (BLUE, "fine-tuned on"),
@@ -398,7 +398,7 @@ def graph_layout(
     nodes = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return nodes.assign(anchor=nodes["anchor"].fillna(nodes["y"]))
 
-# %% ../nbs/09a_figures.ipynb #9a4b5826
+# %% ../nbs/09a_figures.ipynb #09a_figures-027
 @_styled
 def figure_graph(
     graph: "HeteroData",  # as `build_graph` makes it
@@ -459,7 +459,7 @@ def figure_graph(
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
-# %% ../nbs/09a_figures.ipynb #656f6dbb
+# %% ../nbs/09a_figures.ipynb #09a_figures-030
 @_styled
 def figure_ablation(
     metrics: pd.DataFrame,  # columns target, method, metric, value
@@ -491,7 +491,7 @@ def figure_ablation(
     axes[-1].set_xlabel(METRIC_NAMES.get(metric, metric) + "; grey: one target, colour: mean")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #65d43767
+# %% ../nbs/09a_figures.ipynb #09a_figures-033
 @_styled
 def figure_sweep(
     table: pd.DataFrame,  # columns history_ratio, target, method, metric, value
