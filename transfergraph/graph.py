@@ -207,7 +207,8 @@ def _dataset_features(zoo, names, distance):
         matrix = distance_matrix(zoo, distance)
         known = [name for name in matrix.index if name in set(names)]
         vectors = classical_scaling(matrix.loc[known, known].to_numpy(float)) if known else np.zeros((0, 1))
-    vectors = vectors if vectors.shape[1] else np.zeros((len(known), 1))
+    if not vectors.size:
+        return np.zeros((len(names), 1))
     scale = vectors.std()
     features = pd.DataFrame((vectors - vectors.mean(0)) / (scale if scale > 0 else 1), known)
     return features.reindex(names).fillna(0).to_numpy()
