@@ -1,6 +1,7 @@
-"""Where the published records are, for the tests that need them."""
+"""Where the published records are, for tests that need them; a Ctrl-C that reaches what tests start."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,10 @@ def paper():
         message = f"the published records are not at {folder}; set TRANSFERGRAPH_PAPER to their folder"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard():
+    "A shell starts background commands deaf to SIGINT, and what they start inherits that."
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
