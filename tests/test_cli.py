@@ -20,7 +20,6 @@ from transfergraph.evaluate import COLUMNS, evaluate_predictions
 from transfergraph.zoo import Zoo
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = Path(os.environ.get("TRANSFERGRAPH_PAPER") or ROOT.parent / "shared/paper/resources/experiments")
 PROGRAM = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
 
 
@@ -395,27 +394,19 @@ def test_ctrl_c_by_the_real_program(folder, tmp_path):
 # --- the paper's records
 
 
-@pytest.fixture(scope="module")
-def source():
-    if not SOURCE.is_dir():
-        message = f"{SOURCE}: the published records are not here; name their folder in TRANSFERGRAPH_PAPER"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
-    return SOURCE
-
-
-def test_importing_the_paper(source, tmp_path, capsys):
-    assert main(["import-paper", str(source), str(tmp_path / "a")]) == 0
+def test_importing_the_paper(paper, tmp_path, capsys):
+    assert main(["import-paper", str(paper), str(tmp_path / "a")]) == 0
     out, err = capsys.readouterr()
     assert err == "" and f"{tmp_path / 'a' / 'paper-image'}: 185 models, " in out and " 2254 records, " in out
     assert f"every one of them: {tmp_path / 'a' / 'paper-text' / 'import-report.csv'}\n" in out
     assert any(line.split() == "dropped 4 columns are shifted".split() for line in out.splitlines())
     report = pd.read_csv(tmp_path / "a" / "paper-text" / "import-report.csv")
-    assert main(["import-paper", str(source), str(tmp_path / "b"), "--json"]) == 0
+    assert main(["import-paper", str(paper), str(tmp_path / "b"), "--json"]) == 0
     rows = pd.DataFrame(json.loads(capsys.readouterr().out))
     text = rows[(rows["zoo"] == "paper-text") & (rows["reason"] != "")]
     assert text["rows"].sum() == len(report) and set(text["item"]) == set(report["action"])
     metrics = ["evaluate", str(tmp_path / "a" / "paper-text"), "--json", "--predictions"]
-    assert main([*metrics, str(source / "sequence_classification" / "rank_final")]) == 0
+    assert main([*metrics, str(paper / "sequence_classification" / "rank_final")]) == 0
     rows = pd.DataFrame(json.loads(capsys.readouterr().out)).set_index(["method", "metric"])
     assert rows.loc[("TG:XGB,GAT,all", "pearson"), "mean"] == pytest.approx(0.802, abs=5e-4)
 

@@ -33,7 +33,6 @@ from transfergraph.paper import read_paper, read_published, read_rank_final
 from transfergraph.zoo import Zoo, accuracy_matrix
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = Path(os.environ.get("TRANSFERGRAPH_PAPER") or ROOT.parent / "shared/paper/resources/experiments")
 RANKS = (
     "spearman",
     "kendall",
@@ -231,18 +230,10 @@ def test_what_cannot_be_scored_is_refused(true, predicted, message):
 # --- the authors' own figures
 
 
-@pytest.fixture(scope="module")
-def source():
-    if not SOURCE.is_dir():
-        message = f"{SOURCE}: the published records are not here; name their folder in TRANSFERGRAPH_PAPER"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
-    return SOURCE
-
-
 @pytest.mark.parametrize("protocol", ["published", "clean"])
-def test_the_published_image_tables_come_out_of_the_authors_predictions(source, protocol):
-    zoo, _ = read_paper(source, "image")
-    folder = source / "image_classification"
+def test_the_published_image_tables_come_out_of_the_authors_predictions(paper, protocol):
+    zoo, _ = read_paper(paper, "image")
+    folder = paper / "image_classification"
     metrics = score_predictions(zoo, read_rank_final(folder / "rank_final", zoo.targets), protocol)
     published = read_published(folder / "result_analysis")
     both = metrics.merge(published, on=["target", "method", "metric"], suffixes=("", "_published"))
@@ -257,10 +248,10 @@ def test_the_published_image_tables_come_out_of_the_authors_predictions(source, 
     )  # the plain mean of the paper's row
 
 
-def test_the_authors_text_predictions_over_all_models(source):
+def test_the_authors_text_predictions_over_all_models(paper):
     # Known beforehand: 0.802 over all models, where the published rule gives 0.856 from a subset.
-    zoo, _ = read_paper(source, "text")
-    rows = read_rank_final(source / "sequence_classification" / "rank_final", zoo.targets)
+    zoo, _ = read_paper(paper, "text")
+    rows = read_rank_final(paper / "sequence_classification" / "rank_final", zoo.targets)
     # A model that was fine-tuned twice was predicted twice, from features that differ between its runs.
     rows = rows.groupby(["target", "method", "model", "seed"], as_index=False, sort=False)["score"].mean()
     summary = summarise(score_predictions(zoo, rows)).set_index(["method", "metric"])
