@@ -55,9 +55,8 @@ class Labels:
             # Classes that do not occur say nothing: they are left out rather than scored as empty.
             self.classes, self.codes, self.counts = np.unique(values, return_inverse=True, return_counts=True)
             if len(self.classes) == 1:
-                raise ValueError(
-                    f"{name} hold one class only ({self.classes[0]} in all {self.n} rows); expected two or more"
-                )
+                only = f"one class only ({self.classes[0]} in all {self.n} rows)"
+                raise ValueError(f"{name} hold {only}; expected two or more")
             self.n_columns = len(self.classes)
         elif values.ndim == 2 and (values.dtype.kind in "bui" or zero_one):
             self.kind = "multilabel"
@@ -151,7 +150,7 @@ class Features:
         self.values, (self.n, self.d) = values, map(int, values.shape)
         with np.errstate(invalid="ignore", over="ignore"):
             self._mean = values.sum(0, dtype=self._xp.float64) / self.n
-        # The mean of equal numbers, summed one by one, is not exactly that number; a constant feature must be 0.
+        # The mean of equal numbers, summed one by one, is not quite that number; and a constant must be 0.
         first, middle, last = values[0], values[self.n // 2], values[-1]
         likely = self._xp.nonzero((first == middle) & (first == last))
         likely = likely[:, 0] if self.tensor else likely[0]

@@ -74,7 +74,7 @@ class Tridiagonal:
         self.grid = np.log(self.diagonal.max()) + np.arange(-25.0, 20.0)
 
     def _solve(self, lam: float, sides: np.ndarray) -> tuple[float, np.ndarray]:
-        "Log det of G + lambda I, and inner products (2, 1 + c) in its inverse: with the mean, and with oneself."
+        "Log det of G + lambda I; inner products (2, 1 + c) in its inverse, with the mean and with oneself."
         pivots, factors, _ = lapack.dpttrf(self.diagonal + lam, self.off)
         solved = lapack.dpttrs(pivots, factors, sides)[0]
         return np.log(pivots).sum(), np.stack([sides[:, 0] @ solved, (sides * solved).sum(axis=0)])
@@ -138,15 +138,15 @@ def _maximise(sums: Spectral | Tridiagonal, labels: Labels) -> tuple[np.ndarray,
 # %% ../nbs/02b_evidence.ipynb #02b_evidence-009
 def logme(
     features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers, (n, c) of 0 and 1, or (n,) or (n, c) real numbers
+    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers, (n, c) of 0 and 1, or real numbers
 ) -> float:  # in nats per sample, any real number; higher is better
     """LogME: the mean over classes, or over columns, of the log of the maximum evidence, per sample.
 
-    **Source.** You, Liu, Wang and Long, *LogME: Practical Assessment of Pre-trained Models for Transfer Learning*,
-    ICML 2021, equation 2 with the maximum over alpha and beta that its Algorithm 1 looks for.
+    **Source.** You, Liu, Wang and Long, *LogME: Practical Assessment of Pre-trained Models for Transfer
+    Learning*, ICML 2021: equation 2, at the maximum over alpha and beta that its Algorithm 1 looks for.
 
-    **Meaning.** How probable the labels are under a Bayesian linear model of the features with the best prior and
-    noise. Classes are regressed as 0 and 1, each by itself; classes that do not occur are left out.
+    **Meaning.** How probable the labels are under a Bayesian linear model of the features with the best prior
+    and noise. Classes are regressed as 0 and 1, each by itself; classes that do not occur are left out.
 
     **Range.** All real numbers. Labels that the features fit without error would have infinite evidence where
     n exceeds their rank; noise of one part in 10^13 of the labels' squared length keeps the value finite, and
@@ -155,8 +155,8 @@ def logme(
     **Between models.** Comparable on the same samples and labels, whatever the dimension of the features. Not
     between data sets: it depends on how many classes there are and how often each occurs.
 
-    **Cost.** n d min(n, d) for the decomposition shared with other scores, then 100 min(n, d) c. Raises
-    `ValueError` for bad input, naming the argument and the first bad row.
+    **Cost.** n d min(n, d) for the decomposition shared with other scores, then 100 min(n, d) c; no copy of
+    the features. Raises `ValueError` for bad input, naming the argument and the first bad row.
     """
     return float(log_evidence(features, labels).mean())
 
