@@ -14,7 +14,7 @@ LIBRARY = ROOT / "transfergraph"
 MODULES = sorted(path for path in LIBRARY.glob("*.py") if not path.name.startswith("_"))
 
 # Start-up of the command line: `transfergraph --help` must not wait for these.
-SLOW_IMPORTS = {"torch", "transformers", "timm", "sklearn", "xgboost", "gensim", "pandas"}
+SLOW_IMPORTS = {"torch", "transformers", "timm", "sklearn", "xgboost", "pandas"}
 
 
 def chapters() -> dict[str, tuple[int, str]]:

@@ -75,6 +75,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                           'transfergraph/decomposition.py'),
                                              'transfergraph.decomposition.Labels.targets': ( 'decomposition.html#labels.targets',
                                                                                              'transfergraph/decomposition.py'),
+                                             'transfergraph.decomposition.UndefinedScore': ( 'decomposition.html#undefinedscore',
+                                                                                             'transfergraph/decomposition.py'),
                                              'transfergraph.decomposition._accumulate': ( 'decomposition.html#_accumulate',
                                                                                           'transfergraph/decomposition.py'),
                                              'transfergraph.decomposition.as_features': ( 'decomposition.html#as_features',
