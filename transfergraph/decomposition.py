@@ -120,7 +120,7 @@ def as_labels(
     return labels
 
 # %% ../nbs/02a_decomposition.ipynb #02a_decomposition-008
-BLOCK = 2**21  # numbers in one block: 16 MB in double precision
+BLOCK = 2**19  # numbers in one block: 4 MB in double precision
 
 
 class Features:
