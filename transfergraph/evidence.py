@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import lapack
 
-from .decomposition import Features, Labels, as_features, as_labels
+from .decomposition import Features, Labels, as_features, as_labels, matrix_product
 
 if TYPE_CHECKING:
     import torch
@@ -56,8 +56,9 @@ class Spectral:
                 (self.u**2 / d).sum(axis=0) + self.rest / lam,
                 (self.wu / d).sum(axis=0),
             )
-        square = (1 / d).T @ self.u**2 + self.rest / lam[:, None]
-        return lam[:, None], sigma[:, None], log_det[:, None], square, (1 / d).T @ self.wu
+        weight = (1 / d).T
+        square = matrix_product(weight, self.u**2) + self.rest / lam[:, None]
+        return lam[:, None], sigma[:, None], log_det[:, None], square, matrix_product(weight, self.wu)
 
 
 class Tridiagonal:
