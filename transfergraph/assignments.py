@@ -84,8 +84,8 @@ def leep(
     **Meaning.** How well a dummy classifier does that draws a source label from the model's prediction and
     then a label from those that go with it. Its exponential is a geometric mean of probabilities.
 
-    **Range.** From minus the entropy of the labels, which constant probabilities give, to 0. An upper bound
-    on what one gets with new samples, since the same ones are counted and scored.
+    **Range.** From minus the entropy of the labels, which constant probabilities give, to 0. Optimistic,
+    since the same samples are counted and scored.
 
     **Between models.** Comparable on the same samples and labels; with care where one model has far more
     source labels than another, since more of them fit better by chance, and where one is less confident than

@@ -29,7 +29,7 @@ class Spectral:
     def __init__(self, features: Features, labels: Labels):
         self.n, self.k = features.n, features.rank
         self.s2, self.u = features.spectrum, features.left(labels)  # (k,), (k, c)
-        m = features.axes.T @ features.mean  # (k,)
+        m = matrix_product(features.axes.T, features.mean[:, None])[:, 0]  # (k,)
         self.m2, self.wu = self.n * m**2, (np.sqrt(self.n * self.s2) * m)[:, None] * self.u
         self.outside = self.n * max(float(features.mean @ features.mean - m @ m), 0.0)
         rest = np.maximum(
@@ -46,7 +46,7 @@ class Spectral:
     ) -> tuple[np.ndarray, ...]:  # lambda, sigma, log det, sum of u^2 / D and r / lambda, sum of w u / D
         lam = np.exp(log_lambda)
         d = self.s2[:, None] + lam
-        sigma = lam + self.outside + lam * (self.m2 @ (1 / d))
+        sigma = lam + self.outside + lam * (self.m2[:, None] / d).sum(axis=0)
         log_det = np.log(d).sum(axis=0) + np.log(sigma) + (self.n - self.k - 1) * log_lambda
         if own:
             return (

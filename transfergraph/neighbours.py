@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .decomposition import Features, Labels, as_features, as_labels
+from .decomposition import Features, Labels, as_features, as_labels, matrix_product
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ class SampleRows:
             if previous != rows:
                 left, previous = self(rows), rows
             right = left if rows == columns else self(columns)
-            yield rows, columns, self.features.host(left @ right.T)
+            yield rows, columns, self.features.host(matrix_product(left, right.T))
 
 
 def squared_distances(
@@ -86,14 +86,15 @@ def squared_distances(
     "Distances from some samples to all samples, block by block; those of equal samples are exactly 0."
     ready = SampleRows(features)
     lengths = np.concatenate([features.host((ready(rows) ** 2).sum(1)) for rows in features.row_blocks()])
-    for rows in features.row_blocks(width=features.n):
+    slices = [slice(start, min(start + TILE, features.n)) for start in range(0, features.n, TILE)]
+    for rows in slices:
         block = ready(rows)
-        products = np.concatenate(
-            [features.host(block @ ready(columns).T) for columns in features.row_blocks()], axis=1
-        )
-        sums = lengths[rows, None] + lengths
-        distances = sums - 2 * products
-        distances[distances < 1e-13 * sums] = 0
+        distances = np.empty((len(block), features.n))
+        for columns in slices:
+            products = features.host(matrix_product(block, ready(columns).T))
+            sums = lengths[rows, None] + lengths[columns]
+            squared = sums - 2 * products
+            distances[:, columns] = np.where(squared < 1e-13 * sums, 0, squared)
         distances[np.arange(len(distances)), np.arange(rows.start, rows.stop)] = 0
         yield rows, distances
 

@@ -107,9 +107,11 @@ def pactran_gaussian(
 
     **Range.** Negative. Constant features give minus the entropy of the labels.
 
-    **Between models.** Comparable on the same samples and labels if the features have comparable scales: the
-    prior is for features as they are, and multiplying them by ten makes large weights cheaper. Rotations and
-    shifts change nothing.
+    **Between models.** Comparable on the same samples and labels if features have comparable scales and,
+    unless there are many more samples than features, comparable dimensions. The prior is for features as they
+    are: multiplying them by ten makes large weights cheaper. With as many features as samples any labels are
+    fitted with a flat loss, and noise scores better the more features it has. Rotations and shifts change
+    nothing.
 
     **Cost.** n d c for each of some 50 to 500 evaluations of the loss; n min(n, d) c where n < d. No copy of
     the features, or their principal coordinates where n < d.

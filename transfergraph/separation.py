@@ -13,7 +13,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
-from scipy.linalg.blas import dsyrk
+from scipy.linalg.blas import dsymv, dsyrk
 
 from .decomposition import BLOCK, Features, Labels, as_features, as_labels, matrix_product
 
@@ -283,7 +283,8 @@ def _largest_eigenvalue(matrix: np.ndarray) -> float:
     if len(matrix) <= 64 or not matrix.any():
         return max(float(np.linalg.eigvalsh(matrix)[-1]), 0.0)
     start = np.random.default_rng(0).normal(size=len(matrix))
-    values = scipy.sparse.linalg.eigsh(matrix, 1, which="LA", v0=start, tol=1e-6, return_eigenvectors=False)
+    product = scipy.sparse.linalg.LinearOperator(matrix.shape, lambda v: dsymv(1.0, matrix.T, v), dtype=float)
+    values = scipy.sparse.linalg.eigsh(product, 1, which="LA", v0=start, tol=1e-6, return_eigenvectors=False)
     return max(float(values[0]), 0.0)
 
 
