@@ -203,3 +203,18 @@ def test_labels_that_are_all_different_have_no_pairs_to_compare():
 def test_silhouettes_are_for_classes_only(labels):
     with pytest.raises(ValueError, match="this score is defined for integer classes"):
         msc(features_of("n > d"), labels)
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1e14])
+def test_the_scale_of_features_and_labels_does_not_matter(scale):
+    x, labels = features_of("n > d"), np.arange(40) % 3
+    y = x @ np.arange(5.0) + 0.5
+    for score in (parc, knn, msc):
+        assert score(scale * x, labels) == pytest.approx(score(x, labels), rel=1e-9)
+    assert parc(x, scale * y) == pytest.approx(parc(x, y), rel=1e-9)
+
+
+def test_one_sample_far_away_does_not_make_the_others_tie():
+    x, labels = features_of("n > d"), np.arange(40) % 3
+    x[17, 0] += 1e7
+    assert knn(x, labels) == (slow_knn(x, labels, 1) == labels).mean()
