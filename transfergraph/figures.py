@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'BROWN', 'PINK', 'GREY', 'YELLOW', 'SKY', 'DPI', 'MAX_BYTES', 'FAMILIES',
-           'METRIC_NAMES', 'EDGES', 'new_figure', 'shorten', 'method_family', 'lower_is_better', 'figure_png',
+           'METRIC_NAMES', 'EDGES', 'styled', 'new_figure', 'shorten', 'method_family', 'lower_is_better', 'figure_png',
            'save_figure', 'show', 'figure_predicted_vs_true', 'figure_methods', 'figure_metric_by_target',
            'figure_distances', 'graph_edges', 'graph_layout', 'figure_graph', 'figure_ablation', 'figure_sweep']
 
@@ -48,7 +48,7 @@ METRIC_NAMES = {
 }
 
 
-def _styled(figure):
+def styled(figure):
     @functools.wraps(figure)
     def drawn(*args, **kwargs):
         import matplotlib
@@ -154,7 +154,7 @@ def show(
     return display.Image(data=png, format="png")
 
 # %% ../nbs/09a_figures.ipynb #09a_figures-014
-@_styled
+@styled
 def figure_predicted_vs_true(
     predictions: pd.DataFrame,  # columns method, model, score and, where repeated, seed; one target's rows
     truth: pd.Series,  # index model, fine-tuned accuracy in [0, 1]
@@ -194,7 +194,7 @@ def figure_predicted_vs_true(
     return figure
 
 # %% ../nbs/09a_figures.ipynb #09a_figures-017
-@_styled
+@styled
 def figure_methods(
     summary: pd.DataFrame,  # columns method, metric, mean, low, high; low and high may be NaN
     metric: str,  # which rows of it
@@ -241,7 +241,7 @@ def figure_methods(
     return figure
 
 # %% ../nbs/09a_figures.ipynb #09a_figures-020
-@_styled
+@styled
 def figure_metric_by_target(
     metrics: pd.DataFrame,  # columns target, method, metric, value
     metric: str,  # which rows of it
@@ -280,7 +280,7 @@ def figure_metric_by_target(
     return figure
 
 # %% ../nbs/09a_figures.ipynb #09a_figures-023
-@_styled
+@styled
 def figure_distances(
     matrix: pd.DataFrame,  # (data sets, data sets), symmetric, zero diagonal; NaN where unknown
     targets: Iterable[str] = (),  # names that are marked
@@ -399,7 +399,7 @@ def graph_layout(
     return nodes.assign(anchor=nodes["anchor"].fillna(nodes["y"]))
 
 # %% ../nbs/09a_figures.ipynb #09a_figures-027
-@_styled
+@styled
 def figure_graph(
     graph: "HeteroData",  # as `build_graph` makes it
     target: str,  # data set that is left out
@@ -460,7 +460,7 @@ def figure_graph(
     return figure
 
 # %% ../nbs/09a_figures.ipynb #09a_figures-030
-@_styled
+@styled
 def figure_ablation(
     metrics: pd.DataFrame,  # columns target, method, metric, value
     groups: dict[str, list[str]],  # title of a panel -> methods, top to bottom
@@ -492,7 +492,7 @@ def figure_ablation(
     return figure
 
 # %% ../nbs/09a_figures.ipynb #09a_figures-033
-@_styled
+@styled
 def figure_sweep(
     table: pd.DataFrame,  # columns history_ratio, target, method, metric, value
     metric: str,  # which rows of it
