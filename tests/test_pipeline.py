@@ -1,4 +1,4 @@
-"""The pipeline of dvc.yaml, really run on a made-up zoo in a copy of the working tree."""
+"""The two pipelines: what they name exists, and the one of the published records runs on a made-up zoo."""
 
 import base64
 import os
@@ -17,8 +17,9 @@ import yaml
 from transfergraph.zoo import Zoo
 
 ROOT = Path(__file__).resolve().parent.parent
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
-PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+FOLDERS = {"nano": ROOT, "paper": ROOT / "paper"}
+PARAMS = {name: yaml.safe_load((folder / "params.yaml").read_text()) for name, folder in FOLDERS.items()}
+PIPELINES = {name: yaml.safe_load((folder / "dvc.yaml").read_text()) for name, folder in FOLDERS.items()}
 
 
 def tiny_zoo(n_models=20, n_datasets=6, seed=0):
@@ -88,49 +89,69 @@ FEW = {
 }
 
 
-def test_settings_name_what_exists():
+@pytest.mark.parametrize("pipeline", FOLDERS)
+def test_settings_name_what_exists(pipeline):
     predictors = pytest.importorskip("transfergraph.predictors")
+    params = PARAMS[pipeline]
     combined = [
         f"TG:{p},{n},{f}"
-        for p in PARAMS["predictors"]
-        for n in PARAMS["learners"]
-        for f in PARAMS["features"]
+        for p in params["predictors"]
+        for n in params["learners"]
+        for f in params["features"]
     ]
-    studied = [method for methods in PARAMS["ablation"].values() for method in methods]
-    named = [
-        *PARAMS["baselines"],
-        *combined,
-        *studied,
-        *PARAMS["published"]["others"],
-        *PARAMS["sweep"]["methods"],
-    ]
+    studied = [method for methods in params["ablation"].values() for method in methods]
+    named = [*params["baselines"], *combined, *studied, *params["sweep"]["methods"]]
+    named += params.get("published", {}).get("others", [])
     for method in named:
         predictors.check_method(method)
-    evaluated = {*PARAMS["baselines"], *combined, *studied}
-    assert (
-        PARAMS["headline"] in evaluated and set(PARAMS["panels"]) <= evaluated and len(PARAMS["panels"]) <= 6
-    )
-    assert "mean" in PARAMS["baselines"]  # gains are measured against it
-    assert {t["zoo"] for t in PARAMS["targets"].values()} == set(PARAMS["zoos"])
-    assert set(FEW) == set(PARAMS)
+    evaluated = {*params["baselines"], *combined, *studied}
+    assert params["headline"] in evaluated and set(params["panels"]) <= evaluated
+    assert len(params["panels"]) <= 6
+    assert "mean" in params["baselines"]  # gains are measured against it
+    assert {t["zoo"] for t in params["targets"].values()} == set(params["zoos"])
 
 
-def test_every_setting_has_a_comment():
-    for line in (ROOT / "params.yaml").read_text().splitlines():
+def test_the_small_settings_are_those_of_the_published_records():
+    assert set(FEW) == set(PARAMS["paper"])
+
+
+def test_the_specs_of_the_nano_zoos_are_right():
+    building = pytest.importorskip("transfergraph.building")
+    params = PARAMS["nano"]
+    assert set(params["build"]) == set(params["zoos"])
+    for name, content in params["build"].items():
+        content = dict(content)
+        training = content.pop("training")
+        spec = building.read_spec(
+            name, content, {family: {"spec": family} for family in training["families"]}
+        )
+        pages = {t["target"] for t in params["targets"].values() if t["zoo"] == name}
+        assert pages == set(spec.targets), name
+
+
+@pytest.mark.parametrize("pipeline", FOLDERS)
+def test_every_setting_has_a_comment(pipeline):
+    for line in (FOLDERS[pipeline] / "params.yaml").read_text().splitlines():
         if line and line[0] not in "# ":
             assert " # " in line, line
 
 
-def test_what_a_stage_uses_is_what_it_depends_on():
+@pytest.mark.parametrize("pipeline", FOLDERS)
+def test_what_a_stage_uses_is_what_it_depends_on(pipeline):
     "A setting or a chapter that a notebook uses and the stage does not name would leave a stale report."
-    for name, stage in PIPELINE["stages"].items():
+    for name, stage in PIPELINES[pipeline]["stages"].items():
         text = "\n".join(
             cell.source
             for cell in nbformat.read(ROOT / f"nbs/stages/{name}.ipynb", as_version=4).cells
             if cell.cell_type == "code"
         )
-        used = {key for key in PARAMS if f'settings["{key}"]' in text or f"settings['{key}']" in text}
-        assert used - {"jobs"} == set(stage["do"]["params"]), name
+        known = set(PARAMS[pipeline])
+        used = {key for key in known if f'settings["{key}"]' in text or f"settings['{key}']" in text}
+        named = stage["do"]["params"]
+        if pipeline == "paper":
+            (named,) = [part["paper/params.yaml"] for part in named]
+            assert "-p settings paper/params.yaml" in stage["do"]["cmd"], name
+        assert used - {"jobs"} == {key.split(".")[0] for key in named}, name
         modules = {
             line.split()[1].split(".")[1]
             for line in text.splitlines()
@@ -148,10 +169,10 @@ def clone(tmp_path):
         shutil.copytree(
             ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         )
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config"):
+    for name in ("paper/dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config"):
         (copy / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
-    (copy / "params.yaml").write_text(yaml.safe_dump(FEW))
+    (copy / "paper" / "params.yaml").write_text(yaml.safe_dump(FEW))
     tiny_zoo().save(copy / "zoos" / "tiny")
     subprocess.run(["git", "init", "--quiet", str(copy)], check=True)
     return copy
@@ -184,10 +205,10 @@ def contents(folder):
 
 def test_the_pipeline_from_end_to_end(clone):
     pytest.importorskip("transfergraph.predictors")
-    dvc(clone, "repro")
+    dvc(clone, "repro", "paper/dvc.yaml")
     reports, results = clone / "reports" / "tiny", clone / "results" / "tiny"
     found = {report.stem: pictures(report) for report in reports.glob("*.ipynb")}
-    assert found == {"first": 1, "second": 1, "sweep": 2, "summary": 7}
+    assert found == {"first": 3, "second": 3, "sweep": 2, "summary": 7, "published": 0}
     assert all(path.stat().st_size < 60_000 for path in reports.rglob("*.png"))
     summary = pd.read_csv(results / "summary" / "clean" / "summary.csv")
     assert set(summary["method"]) == {"mean", "LogME", "LR{metadata}", "TG:LR,N2V,all"}
@@ -201,14 +222,21 @@ def test_the_pipeline_from_end_to_end(clone):
     assert not {"zoos/", "reports/", "results/"} & {w.split("/")[0] + "/" for w in tracked.stdout.split()}
 
     start = time.perf_counter()
-    assert "Running stage" not in dvc(clone, "repro")
+    assert "Running stage" not in dvc(clone, "repro", "paper/dvc.yaml")
     assert time.perf_counter() - start < 10
 
     lock, before = (
-        (clone / "dvc.lock").read_bytes(),
+        (clone / "paper" / "dvc.lock").read_bytes(),
         contents(clone),
     )
-    dvc(clone, "repro", "--force", "--single-item", "target@first", "summary@tiny")
+    dvc(
+        clone,
+        "repro",
+        "--force",
+        "--single-item",
+        "paper/dvc.yaml:target@first",
+        "paper/dvc.yaml:summary@tiny",
+    )
     after = contents(clone)
     assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} == set()
-    assert (clone / "dvc.lock").read_bytes() == lock
+    assert (clone / "paper" / "dvc.lock").read_bytes() == lock

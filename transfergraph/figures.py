@@ -12,7 +12,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'BROWN', 'PINK', 'GREY', 
 import functools
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,11 @@ METRIC_NAMES = {
 }
 
 
-def styled(figure):
+def styled(
+    figure: "Callable[..., Figure]",  # draws with the house style's settings
+) -> "Callable[..., Figure]":
+    "Decorator of a function that draws: the same fonts, grid and layout for all."
+
     @functools.wraps(figure)
     def drawn(*args, **kwargs):
         import matplotlib
