@@ -15,10 +15,10 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env export readme test lint lab paper repro clean
+.PHONY: help env export readme test lint lab paper repro published clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(INSTALLED) ## create .venv from requirements.txt (PYTHON=python3, 3.10 or newer)
 
@@ -72,10 +72,14 @@ $(PAPER)/experiments: | $(INSTALLED)
 	      "the folder that holds image_classification/ and sequence_classification/" >&2; exit 1; }
 	@mv $(PAPER).part $(PAPER)
 
-repro: env ## run the pipeline (imports the published records first where they are missing)
-	@test -d zoos/paper-image -a -d zoos/paper-text || $(MAKE) --no-print-directory paper
+repro: env ## train the nano zoo and run its pipeline, offline (about 20 minutes; a second run: seconds)
+	@test -d data/pictures || dvc pull --quiet data
 	@dvc repro
 
-clean: ## remove caches and build leftovers (keeps .venv, zoos and reports)
-	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+published: env ## run the pipeline of the published records (imports them first where they are missing)
+	@test -d zoos/paper-image -a -d zoos/paper-text || $(MAKE) --no-print-directory paper
+	@dvc repro paper/dvc.yaml
+
+clean: ## remove caches and build leftovers (keeps .venv, zoos, trained models, logs of runs and reports)
+	@rm -rf .cache build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 	@find nbs tests transfergraph \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

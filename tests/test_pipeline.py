@@ -120,8 +120,7 @@ def test_the_specs_of_the_nano_zoos_are_right():
     params = PARAMS["nano"]
     assert set(params["build"]) == set(params["zoos"])
     for name, content in params["build"].items():
-        content = dict(content)
-        training = content.pop("training")
+        training = content["training"]
         spec = building.read_spec(
             name, content, {family: {"spec": family} for family in training["families"]}
         )

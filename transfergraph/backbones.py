@@ -78,6 +78,8 @@ def from_timm(
         raise ValueError(f"{name}: does not fit timm's {architecture} ({one_line(error)})") from error
     model.pretrained_cfg = model.default_cfg = cfg  # what timm puts there holds on to the tensors
     head = model.get_classifier() if n_classes else None
+    if isinstance(head, torch.nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1:
+        head = _linear(head.weight.flatten(1), head.bias)
     head = head if isinstance(head, torch.nn.Linear) else None  # a pair of classifiers has no one input
     model.reset_classifier(0)
     mode = "bilinear" if cfg.get("interpolation") == "bilinear" else "bicubic"

@@ -20,10 +20,12 @@ import numpy as np
 import pandas as pd
 
 from .data import Dataset, load_dataset
+from .decomposition import as_features
 from .finetune import finetune_all
 from .similarity import NAMES, distances, domain_embedding, embeddings, task2vec
 from .training import Settings
 from .transferability import inputs_of, score
+from .workers import thread_limit
 from .zoo import MODALITIES, Zoo
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def read_spec(
     trained: Mapping[str, Any] | None = None,  # further models, name -> options, such as those trained here
 ) -> ZooSpec:
     "Check a spec; raises `ValueError` naming zoo, part and entry."
-    content = dict(content)
+    content = {key: value for key, value in content.items() if key != "training"}  # that is for 11_nano
     given = {field: content.pop(field, None) for field in ("modality", "probe", "metrics", "finetune")}
     if given["modality"] not in MODALITIES:
         raise ValueError(f"{name}: modality is {given['modality']!r}; expected {' or '.join(MODALITIES)}")
@@ -145,6 +147,7 @@ def score_models(
     progress: bool = True,
 ) -> pd.DataFrame:  # the zoo's `scores`
     "Every score of every model on the training items of a data set."
+    import torch
     from tqdm.auto import tqdm
 
     from transfergraph.backbones import extract
@@ -156,19 +159,21 @@ def score_models(
         probe = load_named("probe", spec.probe, spec.modality)
         reference = extract(probe, items, dataset.fingerprint, folder=cache)
     rows = []
-    for name, load in tqdm(loaders(spec), desc=f"scores on {dataset.name}", disable=not progress):
-        backbone, start = load(), time.perf_counter()
-        given = {"features": extract(backbone, items, dataset.fingerprint, folder=cache)}
-        given |= {"labels": labels, "reference": reference}
-        shared = time.perf_counter() - start
-        if backbone.head is not None and any("probabilities" in inputs for inputs in wanted.values()):
-            given["probabilities"] = backbone.probabilities(items)
-        for metric, inputs in wanted.items():
-            if not all(i in given for i in inputs):
-                continue
-            start = time.perf_counter()
-            value = score(metric, *(given[i] for i in inputs))
-            rows.append((name, dataset.name, metric, value, shared + time.perf_counter() - start))
+    with thread_limit(1):  # models and matrices are small: threads would wait for each other
+        for name, load in tqdm(loaders(spec), desc=f"scores on {dataset.name}", disable=not progress):
+            backbone, start = load(), time.perf_counter()
+            features = np.array(extract(backbone, items, dataset.fingerprint, folder=cache))
+            given = {"features": as_features(features), "labels": labels, "reference": reference}
+            if backbone.head is not None:
+                with torch.inference_mode():
+                    given["probabilities"] = backbone.head(torch.from_numpy(features)).softmax(1).numpy()
+            shared = time.perf_counter() - start
+            for metric, inputs in wanted.items():
+                if any(given.get(i) is None for i in inputs):
+                    continue
+                start = time.perf_counter()
+                value = score(metric, *(given[i] for i in inputs))
+                rows.append((name, dataset.name, metric, value, shared + time.perf_counter() - start))
     return pd.DataFrame(rows, columns=["model", "dataset", "metric", "score", "runtime_s"])
 
 # %% ../nbs/05b_building.ipynb #05b_building-012
@@ -267,14 +272,13 @@ def assemble(
 
 # %% ../nbs/05b_building.ipynb #05b_building-019
 def read_trained(
-    folder: str | Path | None,  # holds models.json: name -> folder of the model
+    folder: str | Path | None,  # holds models.json: name -> options of `load_backbone`
 ) -> dict[str, dict]:  # name -> options of `load_backbone`; empty where there is no such file
     "Models that were trained for a zoo."
     path = Path(folder) / "models.json" if folder else None
     if path is None or not path.is_file():
         return {}
-    listed = json.loads(path.read_text(encoding="utf-8"))
-    return {name: {"spec": spec} for name, spec in listed.items()}
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def code_version(

@@ -15,7 +15,7 @@ import importlib.util
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,12 @@ def digest(text: str) -> int:  # 0..2**64-1
 
 
 def half(
-    texts: Iterable[str],
+    texts: Collection[str],
     which: int,  # 0: for sources, 1: for targets
 ) -> list[str]:  # about half of the texts, in their order
-    "The texts that the coin gives to one half, without regard to upper and lower case."
-    return [text for text in texts if digest("half " + text.lower()) % 2 == which]
+    "The texts that the coin gives to one half. It sees which words there are, no order and no case."
+    words = (" ".join(sorted(set(re.findall(r"\w+", text.lower())))) for text in texts)
+    return [text for text, seen in zip(texts, words) if digest(seen) % 2 == which]
 
 # %% ../nbs/00ab_corpora.ipynb #00ab_corpora-008
 Texts = tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str], str]
@@ -43,7 +44,7 @@ def divide(
     test: int,  # test items per class
     licence: str = "made by rules in this module; Apache-2.0",
 ) -> Texts:  # items and labels by split, label names in alphabetical order, licence
-    "Drop repeated and ambiguous texts and divide the rest; raises `ValueError` for a class that is too small."
+    "Drop repeated and ambiguous texts and divide the rest; raises `ValueError` where a class is too small."
     names = sorted(by_class)
     unique = {name: set(by_class[name]) for name in names}
     classes = Counter(text for texts in unique.values() for text in texts)

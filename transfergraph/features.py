@@ -6,6 +6,7 @@
 __all__ = ['Pictures', 'Texts', 'bodies', 'Backbone', 'extract']
 
 # %% ../nbs/01c_features.ipynb #01c_features-003
+import copy
 import functools
 import hashlib
 import json
@@ -144,7 +145,15 @@ def bodies() -> "tuple[type, type]":
             config = {**self.config, "num_classes": n, "pretrained_cfg": cfg}
             if label_names:
                 config["label_names"] = list(label_names)
-            return config, _joined(self.model, head, cfg["classifier"])
+            tensors = _joined(self.model, head, cfg["classifier"])
+            if head is not None:  # some architectures have a convolution of one pixel for a classifier
+                whole = copy.deepcopy(self.model)
+                whole.reset_classifier(n)
+                expected = whole.state_dict()
+                for name in (f"{cfg['classifier']}.weight", f"{cfg['classifier']}.bias"):
+                    if name in expected and name in tensors:
+                        tensors[name] = tensors[name].reshape(expected[name].shape)
+            return config, tensors
 
     class TransformersBody(torch.nn.Module):
         "A transformers model and what becomes of its last layer."

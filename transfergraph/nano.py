@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .building import code_version
 from .data import Dataset
 from .finetune import finetune_all, plan, saved_at
 from .pictures import DRAWN
@@ -124,10 +125,13 @@ def trained_models(
     settings: Callable[[str, str], Settings],
     folder: str | Path,
     input_size: int | None = None,
-) -> dict[str, Path]:  # name -> where the model is or will be
+) -> dict[str, dict]:  # name -> options of `load_backbone`: the folder of a model that is or will be there
     "The models of a zoo, a family and a source each."
     runs = plan(starts(families, input_size), sources, settings, [0])
-    return {f"{run.model}-{run.dataset}": saved_at(folder, run) for run in runs}
+    limits = {f: {k: v for k, v in o.items() if k == "max_length"} for f, o in families.items()}
+    return {
+        f"{r.model}-{r.dataset}": {"spec": saved_at(folder, r).as_posix(), **limits[r.model]} for r in runs
+    }
 
 
 def train_models(
@@ -140,7 +144,7 @@ def train_models(
     progress: bool = True,
 ) -> pd.DataFrame:  # a record for each family and source: accuracy on the source's own test items
     "Train each family on each source and keep the models, in half precision."
-    records = Path(folder) / "training.jsonl"
+    records = Path(folder) / f"training-{code_version()}.jsonl"
     return finetune_all(
         starts(families, input_size),
         sources,

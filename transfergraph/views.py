@@ -29,14 +29,15 @@ def figure_items(
     "A few training pictures, a class a column."
     labels = dataset.labels["train"]
     classes = np.unique(labels)[:most]
-    rows = []
+    rows, gap = [], max(1, dataset.items["train"].shape[1] // 32)
     for c in classes:
         chosen = dataset.items["train"][np.flatnonzero(labels == c)[:per_class]]
         missing = [np.full_like(chosen[0], 255)] * (per_class - len(chosen))
-        rows.append(np.concatenate([*chosen, *missing], axis=0))
+        framed = np.pad([*chosen, *missing], ((0, 0), (gap, gap), (gap, gap), (0, 0)), constant_values=255)
+        rows.append(np.concatenate(framed, axis=0))
     fig = new_figure(0.72 * max(len(classes), 6) + 0.3, 0.72 * per_class + 0.4)
     ax = fig.subplots()
-    side = dataset.items["train"].shape[2]
+    side = dataset.items["train"].shape[2] + 2 * gap
     ax.imshow(np.concatenate(rows, axis=1), interpolation="nearest")
     names = [shorten(dataset.label_names[c], 11) for c in classes]
     ax.set_xticks(side * (np.arange(len(classes)) + 0.5), names, fontsize=7)

@@ -1,0 +1,173 @@
+"""A zoo from a spec of local folders: the same code and notebooks that the nano zoo goes through."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from transfergraph.building import (
+    assemble,
+    dataset_table,
+    embed_datasets,
+    loaders,
+    model_table,
+    open_dataset,
+    read_spec,
+    read_trained,
+    score_models,
+    tune_models,
+)
+from transfergraph.zoo import Zoo
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = ROOT / "nbs" / "stages"
+WORDS = {"fruit": "apple pear plum grape lemon", "metal": "iron gold tin lead zinc"}
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    "Two saved timm models, two saved transformers models, an image folder, a CSV: what a user has at hand."
+    from PIL import Image
+    from sklearn.datasets import load_digits
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+
+    from transfergraph.nano import draw_backbone
+
+    folder = tmp_path_factory.mktemp("local")
+    for seed, name in enumerate(("one", "two")):
+        draw_backbone(name, "test_resnet", 32, random_state=seed).save(folder / f"timm-{name}")
+    words = ["[PAD]", "[UNK]", *" ".join(WORDS.values()).split(), "the", "a", "small"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(words), max_position_embeddings=32, num_labels=3, **sizes)
+    for name, kind in (("plain", BertModel), ("headed", BertForSequenceClassification)):
+        kind(config).save_pretrained(folder / f"bert-{name}")
+        tokenizer.save_pretrained(folder / f"bert-{name}")
+    digits = load_digits()
+    for i in range(300):
+        if digits.target[i] < 3:
+            place = folder / "pictures" / f"digit {digits.target[i]}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((digits.images[i] * 15).astype(np.uint8)).resize((32, 32)).save(
+                place / f"{i}.png"
+            )
+    for name, place in (("kinds", "the"), ("kinds2", "a small")):
+        rows = [(f"{place} {w}", k) for k, text in WORDS.items() for w in text.split() for _ in range(4)]
+        pd.DataFrame(rows, columns=["sentence", "kind"]).to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def specs(local):
+    columns = {"text_column": "sentence", "label_column": "kind"}
+    quick = {"epochs": 2, "batch_size": 8}
+    return {
+        "hub-image": {
+            "modality": "image",
+            "models": {"maker/one": str(local / "timm-one"), "two": {"spec": str(local / "timm-two")}},
+            "targets": {
+                "pictures": {"spec": str(local / "pictures"), "per_class": 6, "size": 32},
+                "digits": {"spec": "digits", "per_class": 3},
+            },
+            "probe": str(local / "timm-one"),
+            "finetune": quick,
+        },
+        "hub-text": {
+            "modality": "text",
+            "models": {"plain": str(local / "bert-plain"), "headed": str(local / "bert-headed")},
+            "targets": {n: {"spec": str(local / f"{n}.csv"), **columns} for n in ("kinds", "kinds2")},
+            "probe": str(local / "bert-plain"),
+            "metrics": ["LogME", "LEEP", "RSA"],
+            "finetune": quick,
+        },
+    }
+
+
+def test_a_zoo_is_built_from_local_folders(specs, tmp_path):
+    spec = read_spec("hub-text", specs["hub-text"])
+    datasets = [open_dataset(spec, name, tmp_path / "cache") for name in spec.targets]
+    scores = pd.concat([score_models(spec, d, tmp_path / "cache", progress=False) for d in datasets])
+    records = pd.concat(
+        [tune_models(spec, d, tmp_path / f"{d.name}.jsonl", jobs=1, progress=False) for d in datasets]
+    )
+    vectors, pairs = embed_datasets(spec, datasets, tmp_path / "cache", progress=False)
+    zoo = assemble(model_table(spec), dataset_table(spec, datasets), records, scores, vectors, pairs)
+    zoo.save(tmp_path / "zoo")
+    again = Zoo.load(tmp_path / "zoo")
+    assert again.targets == ["kinds", "kinds2"] and set(again.models["model"]) == {"plain", "headed"}
+    assert len(again.records) == 4 and again.records["accuracy"].between(0, 1).all()
+    has = again.scores.groupby("metric")["model"].unique().map(sorted).to_dict()
+    assert has == {"LogME": ["headed", "plain"], "RSA": ["headed", "plain"], "LEEP": ["headed"]}
+    assert set(again.distances["method"]) >= {"domain_similarity", "task2vec"}
+    same = again.scores.query("metric == 'RSA' and model == 'plain'")["score"]
+    assert np.allclose(same, 1)  # the probe against itself
+
+
+@pytest.mark.parametrize("name", ["hub-image", "hub-text"])
+def test_the_stage_notebooks_run_on_a_spec_of_local_folders(specs, name, tmp_path, monkeypatch):
+    from transfergraph.reports import run_notebook
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    methods = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings = methods | {"build": {name: specs[name]}, "jobs": 1, "seeds": [0], "zoos": [name]}
+    settings |= {"predictors": ["LR"], "learners": ["N2V"], "baselines": ["mean", "LogME"], "ablation": {}}
+    settings |= {"headline": "TG:LR,N2V,all", "panels": ["mean", "LogME", "TG:LR,N2V,all"]}
+    Path("params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    targets = list(specs[name]["targets"])
+    common = {"zoo": name, "models": None}
+    for target in targets:
+        given = common | {"dataset": target}
+        out = {"out": f"scores/{target}.parquet", "figures": f"figures/{target}"}
+        run_notebook(STAGES / "features.ipynb", f"features-{target}.ipynb", given | out, progress=False)
+        out = {"out": f"records/{target}.parquet", "runs": "runs"}
+        run_notebook(STAGES / "finetune.ipynb", f"finetune-{target}.ipynb", given | out, progress=False)
+    out = {"results": ".", "out": "zoo", "figures": "figures/zoo"}
+    run_notebook(STAGES / "zoo.ipynb", "zoo.ipynb", common | out, progress=False)
+    zoo = Zoo.load("zoo")
+    assert zoo.targets == targets and len(zoo.records) == 4 and len(zoo.scores)
+    given = {"zoo": "zoo", "target": targets[0], "out": "target/one", "figures": "figures/one"}
+    run_notebook(STAGES / "target.ipynb", "target.ipynb", given, progress=False)
+    metrics = pd.read_csv("target/one/clean/metrics.csv")
+    assert set(metrics["method"]) == {"mean", "LogME", "TG:LR,N2V,all"}
+
+
+def test_a_wrong_spec_is_refused_by_name(specs):
+    good = specs["hub-image"]
+    for change, said in (
+        ({"modality": "sound"}, "modality is 'sound'"),
+        ({"models": {}}, "models is empty"),
+        ({"targets": {"x": {"spec": "digits", "shots": 3}}}, "x: option 'shots' is not one of"),
+        ({"targets": {"x": {"per_class": 3}}}, "targets x: expected what to load"),
+        ({"probe": None}, "probe is missing"),
+        ({"metrics": ["LogMe"]}, "did you mean LogME"),
+        ({"sources": ["digits"]}, "'digits' is a target and a source"),
+        ({"epochs": 3}, "'epochs' is not one of"),
+    ):
+        with pytest.raises(ValueError, match=r"few|metric") as e:
+            read_spec("few", good | change)
+        assert said in str(e.value)
+
+
+def test_a_data_set_of_the_other_modality_is_refused(specs):
+    spec = read_spec("few", specs["hub-image"] | {"targets": {"t": specs["hub-text"]["targets"]["kinds"]}})
+    with pytest.raises(ValueError, match="t holds texts; expected images"):
+        open_dataset(spec, "t")
+    with pytest.raises(ValueError, match="no data set 'u'; it has t"):
+        open_dataset(spec, "u")
+
+
+def test_models_have_their_name_in_the_zoo(specs):
+    spec = read_spec("few", specs["hub-image"])
+    assert [load().metadata["model"] for _, load in loaders(spec)] == ["maker/one", "two"]
+
+
+def test_trained_models_are_read_from_their_list(tmp_path):
+    (tmp_path / "models.json").write_text('{"a-b": {"spec": "models/x"}}')
+    assert read_trained(tmp_path) == {"a-b": {"spec": "models/x"}} and read_trained(None) == {}
