@@ -48,6 +48,7 @@ test: env ## check and run the notebooks, lint, run the tests
 	@ruff format --check --quiet || { ruff format --check; exit 1; }
 	@echo "== the notebooks' own checks"
 	@nbdev_test --n_workers 2 --file_re '^[0-9]'
+	@test -d data/pictures || dvc pull --quiet data
 	@echo "== tests"
 	@python -m pytest -q tests
 

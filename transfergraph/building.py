@@ -49,8 +49,17 @@ class ZooSpec:
 
 
 _OPTIONS = {
-    "models": {"spec", "layers", "max_length", "input_size", "allow_pickle", "freeze", "finetune"},
-    "targets": {"spec", "per_class", "text_column", "label_column", "splits", "test_share", "size"},
+    "models": {"spec", "layers", "max_length", "input_size", "allow_pickle", "finetune"},
+    "targets": {
+        "spec",
+        "per_class",
+        "text_column",
+        "label_column",
+        "splits",
+        "test_share",
+        "size",
+        "finetune",
+    },
 }
 _OPTIONS |= {"sources": _OPTIONS["targets"], "probe": _OPTIONS["models"]}
 
@@ -112,7 +121,7 @@ def open_dataset(
     known = spec.targets | spec.sources
     if name not in known:
         raise ValueError(f"{spec.name}: no data set {name!r}; it has {', '.join(known)}")
-    options = dict(known[name])
+    options = {key: value for key, value in known[name].items() if key != "finetune"}
     dataset = load_dataset(options.pop("spec"), **options, cache=cache)
     if dataset.modality != spec.modality:
         raise ValueError(f"{spec.name}: {name} holds {dataset.modality}s; expected {spec.modality}s")
@@ -127,7 +136,7 @@ def load_named(
     "Load a backbone and call it by its name in the zoo."
     from transfergraph.backbones import load_backbone
 
-    options = {key: value for key, value in options.items() if key not in ("freeze", "finetune")}
+    options = {key: value for key, value in options.items() if key != "finetune"}
     backbone = load_backbone(options.pop("spec"), modality=modality, **options)
     backbone.metadata = {**backbone.metadata, "model": name}
     return backbone
@@ -211,10 +220,9 @@ def tune_models(
 ) -> pd.DataFrame:  # the zoo's `records`
     "Fine-tune every model of the zoo on a data set."
 
-    def settings(model, _):
-        own = spec.models[model]
-        frozen = {"freeze": tuple(own["freeze"])} if "freeze" in own else {}
-        return dataclasses.replace(spec.finetune, **frozen, **own.get("finetune", {}))
+    def settings(model, target):
+        own = [part.get("finetune") or {} for part in (spec.targets[target], spec.models[model])]
+        return dataclasses.replace(spec.finetune, **own[0] | own[1])
 
     made = finetune_all(
         loaders(spec),
