@@ -15,7 +15,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env export readme test lint lab paper repro published clean
+.PHONY: help env export readme test lint lab paper repro study published clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ $(PAPER)/experiments: | $(INSTALLED)
 repro: env ## train the nano zoo and run its pipeline, offline (about 20 minutes; a second run: seconds)
 	@test -d data/pictures || dvc pull --quiet data
 	@dvc repro
+
+study: env ## repeat the nano zoo's fine-tunings with several seeds: is it hard to choose among its models?
+	@dvc repro study/dvc.yaml
 
 published: env ## run the pipeline of the published records (imports them first where they are missing)
 	@test -d zoos/paper-image -a -d zoos/paper-text || $(MAKE) --no-print-directory paper
