@@ -110,13 +110,12 @@ def figure_map(
     target: str,
     accuracy: pd.Series | None = None,  # by model, for the colour
 ) -> "Figure":
-    "Models and data sets on the first two principal components of their vectors."
+    "Models and data sets on a map (t-SNE) that keeps those with similar vectors together."
+    from sklearn.manifold import TSNE
+
     every = np.vstack([models.to_numpy(float), datasets.to_numpy(float)])
-    centred = every - every.mean(axis=0)
-    _, values, axes = np.linalg.svd(centred, full_matrices=False)
-    axes = axes[:2] * np.sign(axes[:2][np.arange(2), np.abs(axes[:2]).argmax(1)])[:, None]
-    at = centred @ axes.T
-    share = values[:2] ** 2 / max((values**2).sum(), 1e-30)
+    how = {"metric": "cosine", "init": "random", "random_state": 0}
+    at = TSNE(perplexity=min(12.0, (len(every) - 1) / 3), **how).fit_transform(every)
     fig = new_figure(6.4, 4.4)
     ax = fig.subplots()
     dots = at[: len(models)]
@@ -131,8 +130,8 @@ def figure_map(
         ax.plot(x, y, marker="s", markersize=7 if own else 5, color=ORANGE if own else "black", linestyle="")
         style = {"fontsize": 8, "fontweight": "bold" if own else "normal"}
         ax.annotate(shorten(name, 20), (x, y), xytext=(5, 3), textcoords="offset points", **style)
-    ax.set_xlabel(f"first direction ({share[0]:.0%} of the variance)")
-    ax.set_ylabel(f"second direction ({share[1]:.0%})")
+    ax.set_xticks([])
+    ax.set_yticks([])
     ax.margins(0.12)
     return fig
 
