@@ -73,7 +73,7 @@ $(PAPER)/experiments: | $(INSTALLED)
 	      "the folder that holds image_classification/ and sequence_classification/" >&2; exit 1; }
 	@mv $(PAPER).part $(PAPER)
 
-repro: env ## train the nano zoo and run its pipeline, offline (about 20 minutes; a second run: seconds)
+repro: env ## train the nano zoo and run its pipeline, offline; a second run takes seconds
 	@test -d data/pictures || dvc pull --quiet data
 	@dvc repro
 
