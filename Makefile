@@ -29,7 +29,7 @@ $(INSTALLED): requirements.txt settings.ini setup.py
 	@rm -f $@
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing the environment into $(VENV) (a few minutes the first time)"
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r requirements.txt
+	@$(VENV)/bin/python -m pip install -qq --no-compile --disable-pip-version-check -r requirements.txt
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --use-pep517 -e .
 	@touch $@
 

@@ -70,12 +70,13 @@ def test_models_are_trained_once_and_kept(small, tmp_path):
     assert loaded.label_names == sources[0].label_names
 
 
-def test_a_scratch_twin_has_the_real_embeddings_and_other_layers():
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_a_scratch_twin_has_other_layers_and_the_real_embeddings_if_asked(embeddings):
     families = {"minilm": {"spec": "minilm", "layers": 1}}
-    (_, real), (_, twin) = *starts(families), *starts(families, scratch=True)
+    (_, real), (_, twin) = *starts(families), *starts(families, scratch=True, embeddings=embeddings)
     real, twin = real().body.state_dict(), twin().body.state_dict()
     embedded = [name for name in real if "word_embeddings" in name]
-    assert embedded and all((real[n] == twin[n]).all() for n in embedded)
+    assert embedded and all((real[n] == twin[n]).all() == embeddings for n in embedded)
     layers = [n for n in real if "layer.0" in n and n.endswith("query.weight")]
     assert layers and not any((real[n] == twin[n]).all() for n in layers)
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .data import Dataset, load_dataset
-from .decomposition import as_features
+from .decomposition import UndefinedScore, as_features
 from .finetune import finetune_all
 from .similarity import NAMES, distances, domain_embedding, embeddings, task2vec
 from .training import Settings
@@ -157,7 +157,7 @@ def score_models(
 ) -> pd.DataFrame:  # the zoo's `scores`
     "Every score of every model on the training items of a data set."
     import torch
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     from transfergraph.backbones import extract
 
@@ -181,7 +181,10 @@ def score_models(
                 if any(given.get(i) is None for i in inputs):
                     continue
                 start = time.perf_counter()
-                value = score(metric, *(given[i] for i in inputs))
+                try:
+                    value = score(metric, *(given[i] for i in inputs))
+                except UndefinedScore:  # such as distances of vectors of different lengths
+                    continue
                 rows.append((name, dataset.name, metric, value, shared + time.perf_counter() - start))
     return pd.DataFrame(rows, columns=["model", "dataset", "metric", "score", "runtime_s"])
 
@@ -193,7 +196,7 @@ def embed_datasets(
     progress: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the zoo's `embeddings` and `distances`
     "Mean feature and Task2Vec of each data set, and all distances between them."
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     from transfergraph.backbones import extract
 

@@ -121,7 +121,7 @@ def decode_images(
 ) -> np.ndarray:  # (n, size, size, 3) uint8, memory-mapped where cached
     "Decode images once."
     import PIL
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     def content(row: int) -> bytes:
         try:

@@ -276,7 +276,7 @@ class Backbone:
 
     def _fill(self, out, items, last, batch_size, device, progress) -> np.ndarray:
         import torch
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
         parts = [part for part in (self.body, self.head) if part is not None]
         before = [(next(part.parameters()).device, part.training) for part in parts]

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .metrics import bootstrap_mean
+from .transferability import METRICS
 
 if TYPE_CHECKING:
     from IPython.display import Image
@@ -32,7 +33,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = (
 )  # seaborn's palette "colorblind"
 DPI = 100
 MAX_BYTES = 60_000  # of a PNG file
-FAMILIES = {"baseline": GREY, "metadata": ORANGE, "graph": BLUE}
+FAMILIES = {"baseline": GREY, "score": GREEN, "metadata": ORANGE, "graph": BLUE}
 METRIC_NAMES = {
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
@@ -96,8 +97,10 @@ def shorten(
 def method_family(
     method: str,  # its name, such as "TG:XGB,N2V,all"
 ) -> str:  # a key of `FAMILIES`
-    "Does a method learn a graph, regress on metadata, or neither?"
-    return "graph" if method.startswith("TG:") else "metadata" if "{" in method else "baseline"
+    "Does a method learn a graph, regress on metadata, take a transferability score as it is, or none of these?"
+    if method.startswith("TG:") or "{" in method:
+        return "graph" if method.startswith("TG:") else "metadata"
+    return "score" if method in METRICS else "baseline"
 
 
 def lower_is_better(

@@ -101,6 +101,8 @@ def finetune(
         )
     with seeded(random_state, device):
         head = torch.nn.Linear(backbone.n_features, dataset.n_classes).to(device)
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
         if settings.method == "linear":
             body, found = copy.deepcopy(backbone.body), {}
             for split, values in items.items():
@@ -334,7 +336,7 @@ def finetune_all(
     retry: bool = False,  # whether to make failed runs again
 ) -> pd.DataFrame:  # finished runs in the zoo's columns and `run`, model by model
     "Fine-tune every model on every data set; what is finished already is not repeated."
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     datasets = [_dataset(d) for d in datasets]
     runs = plan(backbones, datasets, settings, seeds)

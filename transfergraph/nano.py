@@ -70,16 +70,17 @@ def draw_backbone(
 def load_start(
     family: str,
     options: Mapping[str, Any],  # of `load_backbone`
-    scratch: bool = False,  # random weights, but for the token embeddings
+    scratch: bool = False,  # random weights instead
+    embeddings: bool = False,  # with those of the checkpoint in the token embeddings
 ) -> "Backbone":
-    "A checkpoint to start from, or its scratch twin: the same network, untrained, under the same embeddings."
+    "A checkpoint to start from, or its scratch twin: the same network, untrained."
     from transfergraph.backbones import load_backbone
 
     options = dict(options)
     spec = options.pop("spec")
     backbone = load_backbone(spec, **options, **({"random_state": 0} if scratch else {}))
     backbone.metadata = {**backbone.metadata, "model": family}
-    if scratch:
+    if scratch and embeddings:
         real = load_backbone(spec, **options).body.state_dict()
         kept = {name: value for name, value in real.items() if "embeddings" in name}
         backbone.body.load_state_dict(kept, strict=False)
@@ -90,6 +91,7 @@ def starts(
     families: Mapping[str, Mapping[str, Any]],  # name -> architecture and model_args, or spec and layers
     input_size: int | None = None,  # of families that start from nothing
     scratch: bool = False,
+    embeddings: bool = False,  # see `load_start`
 ) -> list[tuple[str, Callable[[], "Backbone"]]]:
     "Each family's name and a function that makes the network before its training."
     found = []
@@ -101,7 +103,7 @@ def starts(
             found.append((name, functools.partial(draw_backbone, *args)))
         else:
             options = {k: v for k, v in family.items() if k != "settings"}
-            found.append((name, functools.partial(load_start, name, options, scratch)))
+            found.append((name, functools.partial(load_start, name, options, scratch, embeddings)))
     return found
 
 
@@ -139,12 +141,13 @@ def train_models(
     sources: Iterable[Dataset],
     settings: Callable[[str, str], Settings],
     folder: str | Path,  # models are kept in it; what is there already is not trained again
+    runs: str | Path | None = None,  # folder for the log of finished runs; None for that of the models
     input_size: int | None = None,
     jobs: int = 2,
     progress: bool = True,
 ) -> pd.DataFrame:  # a record for each family and source: accuracy on the source's own test items
     "Train each family on each source and keep the models, in half precision."
-    records = Path(folder) / f"training-{code_version()}.jsonl"
+    records = Path(folder if runs is None else runs) / f"training-{code_version()}.jsonl"
     return finetune_all(
         starts(families, input_size),
         sources,

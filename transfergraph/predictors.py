@@ -17,6 +17,7 @@ import pandas as pd
 
 from .graph import build_graph, min_max, thin_history, z_score
 from .learners import LEARNERS, Embeddings
+from .transferability import METRICS
 from .zoo import Zoo, accuracy_matrix, distance_matrix, hide_target, score_matrix
 
 PROTOCOLS = ("clean", "published")
@@ -61,7 +62,8 @@ class PairEncoder:
         table: pd.DataFrame,  # rows with the same columns
     ) -> np.ndarray:  # (n_rows, n_features), float, no NaN
         "Indicator columns and numbers without gaps."
-        numbers = table[self.means_.index].astype(float).fillna(self.means_).to_numpy()
+        numbers = table[self.means_.index].to_numpy(float)
+        numbers = np.where(np.isnan(numbers), self.means_.to_numpy(), numbers)
         kinds = [
             (table[c].to_numpy()[:, None] == np.array(known, object)) for c, known in self.categories_.items()
         ]
@@ -142,10 +144,9 @@ def mean_of_others(scale: Callable) -> Callable:  # `min_max` or `z_score` -> a 
 
 BASELINES: dict[str, Callable] = {
     "random": random_scores,
-    "LogME": metric_scores("LogME"),
-    "H-score": metric_scores("H-score"),
     "mean": mean_of_others(min_max),
     "mean:z": mean_of_others(z_score),
+    **{metric: metric_scores(metric) for metric in METRICS},
 }
 
 # %% ../nbs/08_predictors.ipynb #08_predictors-017

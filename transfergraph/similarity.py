@@ -161,7 +161,7 @@ def filter_information(
     import copy
 
     import torch
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     body = copy.deepcopy(probe.body).to(device).eval().requires_grad_(False)

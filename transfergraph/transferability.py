@@ -74,7 +74,7 @@ def score_all(
     A metric that is named must be defined for the labels and have its inputs, or `ValueError` says why not.
     With `metrics=None`, those not defined for these labels, or with an input that is not given, are left out.
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     features = as_features(features)
     given = {"features": features, "reference": reference, "probabilities": probabilities}
