@@ -75,7 +75,7 @@ $(PAPER)/experiments: | $(INSTALLED)
 
 repro: env ## train the nano zoo and run its pipeline, offline; a second run takes seconds
 	@test -d data/pictures || dvc pull --quiet data
-	@dvc repro
+	@transfergraph repro
 
 study: env ## repeat the nano zoo's fine-tunings with several seeds: is it hard to choose among its models?
 	@dvc repro study/dvc.yaml

@@ -81,12 +81,12 @@ def test_help_is_there_at_once():
         run = transfergraph("--help")
         times.append(time.perf_counter() - start)
     assert run.returncode == 0 and run.stderr == ""
-    for command in ("evaluate", "methods", "import-paper", "run-notebook"):
+    for command in ("evaluate", "methods", "import-paper", "run-notebook", "repro"):
         assert command in run.stdout
     assert min(times) < 0.5
 
 
-@pytest.mark.parametrize("command", ["evaluate", "methods", "import-paper", "run-notebook"])
+@pytest.mark.parametrize("command", ["evaluate", "methods", "import-paper", "run-notebook", "repro"])
 def test_each_command_has_help(command, capsys):
     assert main([command, "--help"]) == 0
     out, err = capsys.readouterr()
@@ -141,6 +141,7 @@ def test_the_installed_program_is_this_one():
         (["import-paper", "ZOO", "ZOO/out"], "ZOO: expected a folder that holds image_classification/ and"),
         (["import-paper", "ZOO", "ZOO/models.parquet"], "is a file; expected a folder"),
         (["run-notebook", "no.ipynb", "out.ipynb"], "no.ipynb: no such notebook"),
+        (["repro", "no.yaml"], "no.yaml: no such pipeline"),
         (["run-notebook", "no.ipynb", "out.ipynb", "-p", "a", "[1"], "-p a: not YAML"),
         (["run-notebook", "no.ipynb", "out.ipynb", "--params-file", "no.yaml"], "no.yaml: No such file"),
     ],

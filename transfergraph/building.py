@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed, parallel_config
 
 from .data import Dataset, load_dataset
 from .decomposition import UndefinedScore, as_features
@@ -154,6 +155,7 @@ def score_models(
     dataset: Dataset,
     cache: str | Path | None = None,  # folder of features
     progress: bool = True,
+    jobs: int = 1,  # processes for the scores; the result does not depend on it
 ) -> pd.DataFrame:  # the zoo's `scores`
     "Every score of every model on the training items of a data set."
     import torch
@@ -167,26 +169,37 @@ def score_models(
     if any("reference" in inputs for inputs in wanted.values()):
         probe = load_named("probe", spec.probe, spec.modality)
         reference = extract(probe, items, dataset.fingerprint, folder=cache)
-    rows = []
+    seen = []
     with thread_limit(1):  # models and matrices are small: threads would wait for each other
         for name, load in tqdm(loaders(spec), desc=f"scores on {dataset.name}", disable=not progress):
             backbone, start = load(), time.perf_counter()
             features = np.array(extract(backbone, items, dataset.fingerprint, folder=cache))
-            given = {"features": as_features(features), "labels": labels, "reference": reference}
+            given = {"features": features, "labels": labels, "reference": reference}
             if backbone.head is not None:
                 with torch.inference_mode():
                     given["probabilities"] = backbone.head(torch.from_numpy(features)).softmax(1).numpy()
-            shared = time.perf_counter() - start
-            for metric, inputs in wanted.items():
-                if any(given.get(i) is None for i in inputs):
-                    continue
-                start = time.perf_counter()
-                try:
-                    value = score(metric, *(given[i] for i in inputs))
-                except UndefinedScore:  # such as distances of vectors of different lengths
-                    continue
-                rows.append((name, dataset.name, metric, value, shared + time.perf_counter() - start))
+            seen.append((name, given, time.perf_counter() - start))
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            found = Parallel(n_jobs=jobs)(delayed(_scores)(wanted, given) for _, given, _ in seen)
+    rows = []
+    for (name, _, shared), scores in zip(seen, found):
+        rows += [(name, dataset.name, metric, value, shared + own) for metric, value, own in scores]
     return pd.DataFrame(rows, columns=["model", "dataset", "metric", "score", "runtime_s"])
+
+
+def _scores(wanted, given):
+    "Metric, value and seconds of every score that these inputs allow."
+    given, rows = {**given, "features": as_features(given["features"])}, []
+    for metric, inputs in wanted.items():
+        if any(given.get(i) is None for i in inputs):
+            continue
+        start = time.perf_counter()
+        try:
+            value = score(metric, *(given[i] for i in inputs))
+        except UndefinedScore:  # such as distances of vectors of different lengths
+            continue
+        rows.append((metric, value, time.perf_counter() - start))
+    return rows
 
 # %% ../nbs/05b_building.ipynb #05b_building-012
 def embed_datasets(

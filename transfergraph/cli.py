@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'METHODS', 'aligned', 'print_table', 'summary_text', 'read_elsewhere', 'evaluate_command', 'methods_command',
-           'paper_folder', 'import_paper_command', 'yaml_value', 'run_notebook_command', 'parser', 'main']
+           'paper_folder', 'import_paper_command', 'yaml_value', 'run_notebook_command', 'repro_command', 'parser',
+           'main']
 
 # %% ../nbs/14_cli.ipynb #14_cli-003
 import argparse
@@ -254,6 +255,13 @@ def run_notebook_command(args: argparse.Namespace) -> None:
 
     run_notebook(args.notebook, args.out, parameters)
 
+
+def repro_command(args: argparse.Namespace) -> None:
+    "Reproduce a DVC pipeline, its independent parts side by side."
+    from transfergraph.pipeline import run_chains
+
+    run_chains(args.pipeline)
+
 # %% ../nbs/14_cli.ipynb #14_cli-019
 class _Parser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
@@ -331,6 +339,9 @@ def parser() -> argparse.ArgumentParser:
     pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     sub.add_argument("-p", "--parameter", **pair, help="a parameter, its value as YAML; may be repeated")
     sub.add_argument("--params-file", metavar="YAML", help="file of parameters; -p goes before it")
+    text = "Reproduce a DVC pipeline, parts that share no stage side by side, and say how far it is."
+    sub = command("repro", repro_command, text, printed=False)
+    sub.add_argument("pipeline", metavar="FILE", nargs="?", default="dvc.yaml", help="(default: %(default)s)")
     return top
 
 # %% ../nbs/14_cli.ipynb #14_cli-021
