@@ -13,14 +13,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 # %% ../nbs/12a_pipeline.ipynb #12a_pipeline-005
 def find_chains(
     file: str | os.PathLike = "dvc.yaml",  # of the pipeline
-) -> dict[str, tuple[list[str], int]]:  # name -> stages at the end of the chain, number of stages in it
-    "Parts of a pipeline that share no stage, named after what the last stages have behind their `@`."
+) -> dict[str, list[str]]:  # name -> stages, each after those that it needs
+    "Parts of a pipeline that share no stage, named after what their last stages have behind the `@`."
     import networkx as nx
     from dvc.repo import Repo
 
@@ -33,9 +33,10 @@ def find_chains(
         graph = nx.relabel_nodes(graph.subgraph(own), {s: s.name for s in own})
     chains = {}
     for names in nx.weakly_connected_components(graph):
-        ends = sorted(n for n in names if graph.in_degree(n) == 0)
-        key = "+".join(dict.fromkeys(n.rpartition("@")[2] for n in ends))
-        chains[key] = (ends, len(names))
+        part = graph.subgraph(names)
+        order = nx.lexicographical_topological_sort(part.reverse(), [s.name for s in own].index)
+        ends = sorted(n.rpartition("@")[2] for n in names if part.in_degree(n) == 0)
+        chains["+".join(dict.fromkeys(ends))] = list(order)
     return dict(sorted(chains.items()))
 
 # %% ../nbs/12a_pipeline.ipynb #12a_pipeline-007
@@ -46,10 +47,10 @@ _STAGE = re.compile(r"(?:Running stage|Stage) '(?P<name>[^']+)'(?P<rest>.*)")
 class Chain:
     "One `dvc repro`, and where it is."
 
-    def __init__(self, name: str, ends: list[str], total: int, say: Callable[[str], None], folder: Path):
-        self.name, self.total, self.say = name, total, say
+    def __init__(self, name: str, stages: list[str], say: Callable[[str], None], folder: Path):
+        self.name, self.total, self.say = name, len(stages), say
         self.stage, self.at, self.seen, self.last = "", 0, "", []
-        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *ends]
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *stages]
         pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, cwd=folder, **pipe)
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -89,18 +90,23 @@ def run_chains(
 ) -> None:
     "Reproduce a pipeline with its chains side by side; a chain that fails raises `RuntimeError` when all have ended."
     start = time.monotonic()
-    chains: Mapping[str, tuple[list[str], int]] = find_chains(file)
+    chains = find_chains(file)
 
     def stamped(text):
         minutes, seconds = divmod(int(time.monotonic() - start), 60)
         (say or (lambda line: print(line, flush=True)))(f"{minutes:3d}:{seconds:02d}  {text}")
 
     folder = Path(file).resolve().parent
-    running = [Chain(name, ends, total, stamped, folder) for name, (ends, total) in chains.items()]
+    running = [Chain(name, stages, stamped, folder) for name, stages in chains.items()]
     try:
-        told = time.monotonic()
-        while any(c.process.poll() is None for c in running):
+        told, ended = time.monotonic(), set()
+        while len(ended) < len(running):
             time.sleep(0.2)
+            for chain in running:
+                if chain.name not in ended and chain.process.poll() is not None:
+                    chain.reader.join()
+                    ended.add(chain.name)
+                    stamped(f"{chain.name}  {'failed' if chain.process.returncode else 'done'}")
             if time.monotonic() - told >= every:
                 told = time.monotonic()
                 for chain in running:
@@ -113,8 +119,6 @@ def run_chains(
         for chain in running:
             chain.process.wait()
             chain.reader.join()
-    for chain in running:
-        stamped(f"{chain.name}  {'failed' if chain.process.returncode else 'done'}")
     if failed := [c for c in running if c.process.returncode]:
         said = "; ".join(f"{c.name}: {' '.join(c.last[-2:])[:600]}" for c in failed)
         raise RuntimeError(f"{file}: {len(failed)} of {len(running)} chains failed: {said}")
