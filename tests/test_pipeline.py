@@ -24,7 +24,8 @@ def project(tmp_path):
 
 
 def stage(name, deps, out, before=""):
-    return f"  {name}: {{cmd: '{before}cat {' '.join(deps)} > {out}', deps: [{', '.join(deps)}], outs: [{out}]}}\n"
+    command = f"{before}cat {' '.join(deps)} > {out}"
+    return f"  {name}: {{cmd: '{command}', deps: [{', '.join(deps)}], outs: [{out}]}}\n"
 
 
 def test_the_nano_zoos_are_two_chains_and_a_stage_comes_after_what_it_needs():

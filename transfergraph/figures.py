@@ -97,7 +97,7 @@ def shorten(
 def method_family(
     method: str,  # its name, such as "TG:XGB,N2V,all"
 ) -> str:  # a key of `FAMILIES`
-    "Does a method learn a graph, regress on metadata, take a transferability score as it is, or none of these?"
+    "Does a method learn a graph, regress on metadata, take a score as it is, or none of these?"
     if method.startswith("TG:") or "{" in method:
         return "graph" if method.startswith("TG:") else "metadata"
     return "score" if method in METRICS else "baseline"

@@ -88,7 +88,7 @@ def run_chains(
     every: float = 30.0,  # seconds between lines on a stage that takes long
     say: Callable[[str], None] | None = None,  # gets each line; None: print it
 ) -> None:
-    "Reproduce a pipeline with its chains side by side; a chain that fails raises `RuntimeError` when all have ended."
+    "Reproduce a pipeline, its chains side by side; where one fails, `RuntimeError` when all have ended."
     start = time.monotonic()
     chains = find_chains(file)
 
