@@ -78,7 +78,7 @@ repro: env ## train the nano zoo and run its pipeline, offline; a second run tak
 	@transfergraph repro
 
 study: env ## repeat the nano zoo's fine-tunings with several seeds: is it hard to choose among its models?
-	@dvc repro study/dvc.yaml
+	@transfergraph repro study/dvc.yaml
 
 published: env ## run the pipeline of the published records (imports them first where they are missing)
 	@test -d zoos/paper-image -a -d zoos/paper-text || $(MAKE) --no-print-directory paper

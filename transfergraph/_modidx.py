@@ -677,6 +677,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                        'transfergraph.workers.Worker.give': ('workers.html#worker.give', 'transfergraph/workers.py'),
                                        'transfergraph.workers.Worker.take': ('workers.html#worker.take', 'transfergraph/workers.py'),
                                        'transfergraph.workers._serve': ('workers.html#_serve', 'transfergraph/workers.py'),
+                                       'transfergraph.workers.share_of': ('workers.html#share_of', 'transfergraph/workers.py'),
                                        'transfergraph.workers.side_by_side': ('workers.html#side_by_side', 'transfergraph/workers.py'),
                                        'transfergraph.workers.thread_limit': ('workers.html#thread_limit', 'transfergraph/workers.py')},
             'transfergraph.zoo': { 'transfergraph.zoo.Zoo': ('zoo.html#zoo', 'transfergraph/zoo.py'),

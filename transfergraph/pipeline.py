@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from .workers import SHARE
+
 # %% ../nbs/12a_pipeline.ipynb #12a_pipeline-005
 def find_chains(
     file: str | os.PathLike = "dvc.yaml",  # of the pipeline
@@ -47,12 +49,12 @@ _STAGE = re.compile(r"(?:Running stage|Stage) '(?P<name>[^']+)'(?P<rest>.*)")
 class Chain:
     "One `dvc repro`, and where it is."
 
-    def __init__(self, name: str, stages: list[str], say: Callable[[str], None], folder: Path):
+    def __init__(self, name: str, stages: list[str], say: Callable[[str], None], folder: Path, jobs: int):
         self.name, self.total, self.say = name, len(stages), say
         self.stage, self.at, self.seen, self.last = "", 0, "", []
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *stages]
         pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, cwd=folder, **pipe)
+        self.process = subprocess.Popen(command, cwd=folder, env={**os.environ, SHARE: str(jobs)}, **pipe)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
@@ -97,7 +99,8 @@ def run_chains(
         (say or (lambda line: print(line, flush=True)))(f"{minutes:3d}:{seconds:02d}  {text}")
 
     folder = Path(file).resolve().parent
-    running = [Chain(name, stages, stamped, folder) for name, stages in chains.items()]
+    jobs = max(1, (os.cpu_count() or 1) // max(1, len(chains)))
+    running = [Chain(name, stages, stamped, folder, jobs) for name, stages in chains.items()]
     try:
         told, ended = time.monotonic(), set()
         while len(ended) < len(running):
