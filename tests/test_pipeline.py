@@ -6,6 +6,7 @@ import pytest
 
 from transfergraph.cli import main
 from transfergraph.pipeline import find_chains, run_chains
+from transfergraph.workers import SHARE, share_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,3 +81,24 @@ def test_a_stage_that_takes_long_says_how_far_it_is(project):
 def test_without_a_pipeline_it_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"dvc.yaml: no such pipeline"):
         find_chains(tmp_path / "dvc.yaml")
+
+
+def test_chains_share_the_processors(project, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    file = project("".join(stage(n, ["in"], f"{n}-out", f"printenv {SHARE} > {n}-jobs; ") for n in "ab"))
+    (file.parent / "in").write_text("1\n")
+    run_chains(file, say=[].append)
+    assert {(file.parent / f"{n}-jobs").read_text() for n in "ab"} == {"3\n"}
+
+
+@pytest.mark.parametrize(("given", "jobs", "found"), [("", 4, 4), ("1", 4, 1), ("8", 4, 4)])
+def test_a_share_is_at_most_what_the_settings_allow(monkeypatch, given, jobs, found):
+    monkeypatch.setenv(SHARE, given)
+    assert share_of(jobs) == found
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "two"])
+def test_a_share_is_a_number(monkeypatch, given):
+    monkeypatch.setenv(SHARE, given)
+    with pytest.raises(ValueError, match=f"{SHARE} is '{given}'; expected a whole number"):
+        share_of(2)
