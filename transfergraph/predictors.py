@@ -278,7 +278,7 @@ def predict(
     measured = {*zoo.distances["method"], *zoo.embeddings["method"]}
     if measured and distance not in measured:
         raise ValueError(f"the zoo has no distance {distance!r}; expected {' or '.join(sorted(measured))}")
-    embeddings, found = {None: None}, {}
+    embeddings, encoded, found = {None: None}, {}, {}
     for name in methods:
         if name in BASELINES:
             found[name] = BASELINES[name](known, target, random_state)
@@ -293,16 +293,19 @@ def predict(
         if learner not in embeddings:
             learnt = build_graph(known, target, **options)
             embeddings[learner] = LEARNERS[learner](random_state=random_state).fit(learnt)
-        x, x_target = (
-            pair_features(known, rows, embeddings[learner], features, score, protocol, distance)
-            for rows in (train, pairs)
-        )
-        if protocol == "clean":
-            encoder = PairEncoder().fit(x)
-            x, x_target = encoder.transform(x), encoder.transform(x_target)
-        else:
-            means = x.mean(numeric_only=True)
-            x, x_target = encode_apart(x.fillna(means)), encode_apart(x_target.fillna(means))
+        if (learner, features, score) not in encoded:  # regressors share it
+            x, x_target = (
+                pair_features(known, rows, embeddings[learner], features, score, protocol, distance)
+                for rows in (train, pairs)
+            )
+            if protocol == "clean":
+                encoder = PairEncoder().fit(x)
+                x, x_target = encoder.transform(x), encoder.transform(x_target)
+            else:
+                means = x.mean(numeric_only=True)
+                x, x_target = encode_apart(x.fillna(means)), encode_apart(x_target.fillna(means))
+            encoded[learner, features, score] = x, x_target
+        x, x_target = encoded[learner, features, score]
         regressor = PREDICTORS[predictor](random_state=random_state, n_jobs=n_jobs)
         regressor.fit(x, train["label"].to_numpy())
         found[name] = pd.Series(regressor.predict(x_target), pairs["model"].to_numpy(), dtype=float)
