@@ -216,11 +216,12 @@ def embed_datasets(
     probe = load_named("probe", spec.probe, spec.modality)
     domain, task = {}, {}
     datasets = [d.subsample(max(2, spec.probe_items // d.n_classes)) for d in datasets]
-    for dataset in tqdm(datasets, desc="data sets", disable=not progress):
-        items, labels = dataset.items["train"], dataset.labels["train"]
-        features = extract(probe, items, dataset.fingerprint, folder=cache)
-        domain[dataset.name] = domain_embedding(features)
-        task[dataset.name] = task2vec(np.asarray(features), labels)
+    with thread_limit(1):  # more would add up in another order
+        for dataset in tqdm(datasets, desc="data sets", disable=not progress):
+            items, labels = dataset.items["train"], dataset.labels["train"]
+            features = extract(probe, items, dataset.fingerprint, folder=cache)
+            domain[dataset.name] = domain_embedding(features)
+            task[dataset.name] = task2vec(np.asarray(features), labels)
     found = embeddings(domain, "domain_similarity"), embeddings(task, "task2vec")
     pairs = [distances(task if method == "task2vec" else domain, method) for method in NAMES]
     return pd.concat(found, ignore_index=True), pd.concat(pairs, ignore_index=True)

@@ -54,7 +54,10 @@ class Chain:
         self.stage, self.at, self.seen, self.last = "", 0, "", []
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *stages]
         pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, cwd=folder, env={**os.environ, SHARE: str(jobs)}, **pipe)
+        limits = dict.fromkeys(
+            (SHARE, "OMP_NUM_THREADS"), str(jobs)
+        )  # threads that wait for each other are slow
+        self.process = subprocess.Popen(command, cwd=folder, env=os.environ | limits, **pipe)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 

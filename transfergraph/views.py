@@ -112,10 +112,12 @@ def figure_map(
 ) -> "Figure":
     "Models and data sets on a map (t-SNE) that keeps those with similar vectors together."
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     every = np.vstack([models.to_numpy(float), datasets.to_numpy(float)])
     how = {"metric": "cosine", "init": "random", "random_state": 0}
-    at = TSNE(perplexity=min(12.0, (len(every) - 1) / 3), **how).fit_transform(every)
+    with threadpool_limits(1):  # more would add up in another order
+        at = TSNE(perplexity=min(12.0, (len(every) - 1) / 3), **how).fit_transform(every)
     fig = new_figure(6.4, 4.4)
     ax = fig.subplots()
     dots = at[: len(models)]
