@@ -57,11 +57,11 @@ def test_models_are_trained_once_and_kept(small, tmp_path):
     from transfergraph.backbones import load_backbone
 
     families, sources, how = small
-    first = train_models(families, sources, how, tmp_path, 32, jobs=1, progress=False)
+    first = train_models(families, sources, how, tmp_path, input_size=32, jobs=1, progress=False)
     folders = {n: Path(o["spec"]) for n, o in trained_models(families, sources, how, tmp_path, 32).items()}
     assert list(folders) == ["resnet-digits", "byobnet-digits"] and all(f.is_dir() for f in folders.values())
     before = {f: f.stat().st_mtime_ns for f in folders.values()}
-    second = train_models(families, sources, how, tmp_path, 32, jobs=1, progress=False)
+    second = train_models(families, sources, how, tmp_path, input_size=32, jobs=1, progress=False)
     pd.testing.assert_frame_equal(first, second)
     assert {f: f.stat().st_mtime_ns for f in folders.values()} == before
     loaded = load_backbone(folders["resnet-digits"])
