@@ -13,6 +13,8 @@ PAPER := .paper/$(PAPER_REV)
 # The stages of dvc.yaml and the kernels that papermill starts must be those of the environment.
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+# Every stage starts processes of its own: with compiled modules they are there in a third of the time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help env export readme test lint lab paper repro study published clean
