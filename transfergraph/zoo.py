@@ -22,7 +22,7 @@ import pandas as pd
 TABLES = {  # table -> its columns in order; the ones marked * must be in the file
     "models": "model* modality* architecture family n_params input_size pretrained_on "
     "pretrained_accuracy source",
-    "datasets": "dataset* modality* n_samples n_classes role",
+    "datasets": "dataset* modality* n_samples n_classes majority_share role",
     "records": "model* dataset* method accuracy* seed epochs batch_size learning_rate runtime_s quality",
     "scores": "model* dataset* metric* score* runtime_s",
     "distances": "dataset* other* method distance*",
@@ -75,6 +75,7 @@ def schemas() -> dict:
             "modality": text(isin(MODALITIES)),
             "n_samples": number(1),
             "n_classes": number(2),
+            "majority_share": number(0, 1),
             "role": text(isin(("target", "source"))),
         },
         "records": {
