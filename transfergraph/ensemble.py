@@ -231,7 +231,7 @@ class Ensemble:
         return forest, network, predictions
 
     def _choose(self, history, inner):
-        "Recipes and level by what they are worth on the data sets that were left out, and what errors remain."
+        "Recipes and level by what they are worth on left-out data sets, and what errors remain."
         found = {(recipe, level): [] for recipe in RECIPES for level in LEVELS}
         values, off = {}, {level: [] for level in LEVELS}
         for dataset, predictions in inner.items():
@@ -270,10 +270,11 @@ class Ensemble:
     ) -> float:  # half the width of an interval; NaN where there was nothing to measure it on
         """The error that `coverage` of the predictions stay below on data sets that were left out.
 
-        Errors on one data set go together, above all because its level was guessed wrong, so it is data sets that
-        are taken to be exchangeable, not pairs (Dunn et al., 2023): of the errors that `coverage` of each data
-        set's models stay below, the conformal quantile over data sets. A level is guessed better where there are
-        scores, so only data sets count that are like this one in having scores or none, if there are three."""
+        Errors on one data set go together, above all because its level was guessed wrong, so it is data
+        sets that are taken to be exchangeable, not pairs (Dunn et al., 2023): of the errors that `coverage`
+        of each data set's models stay below, the conformal quantile over data sets. A level is guessed
+        better where there are scores, so only data sets count that are like this one in having scores or
+        none, if there are three."""
 
         def scored(d):
             return any(np.isfinite(values[:, d]).any() for values in history.scores.values())

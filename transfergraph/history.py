@@ -52,7 +52,7 @@ def scale_labels(
 # %% ../nbs/07a_history.ipynb #07a_history-008
 @dataclass(frozen=True)
 class History:
-    "Arrays of one modality: `n` models, `d` data sets (those with records and the one asked for); NaN: unknown."
+    "Arrays of one modality: `n` models, `d` data sets (with records, or asked for); NaN: unknown."
 
     models: list[str]
     datasets: list[str]

@@ -37,8 +37,8 @@ ALIASES = {  # name in the table of data sets -> name everywhere else
     "wikimedia/wikipedia/20231101.en": "wikipedia",
 }
 N_CLASSES = {"flowers": 102, "tweet_eval/offensive": 2, "food101": 101}
-# Share of the largest class among the labels that accuracies were measured on: counts in the validation labels of
-# TweetEval (Barbieri et al., 2020) and GLUE (Wang et al., 2018); the others are balanced by construction.
+# Share of the largest class among the labels that accuracies were measured on: counts in the validation
+# labels of TweetEval (Barbieri et al., 2020) and GLUE (Wang et al., 2018); the others are balanced.
 LARGEST = {
     "rotten_tomatoes": 0.5,
     "tweet_eval/irony": 499 / 955,
