@@ -105,9 +105,9 @@ class Process:
     columns: np.ndarray  # (r,), its data set
     values: np.ndarray  # (r, l), standardised labels
     weights: np.ndarray  # (r, l), K^-1 y
-    inverse: np.ndarray  # (r, r), K^-1
     centre: np.ndarray  # (l,), mean of the labels
     spread: np.ndarray  # (l,), and their standard deviation
+    inverse: np.ndarray | None  # (r, r), K^-1; None where it was not kept
 
     def predict(
         self,
@@ -164,4 +164,4 @@ def fit_process(
     weights = cho_solve((factor, True), values)
     inverse, _ = lapack.dpotri(factor, lower=1)
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    return Process(tuple(labels), (models, datasets), rows, columns, values, weights, inverse, centre, spread)
+    return Process(tuple(labels), (models, datasets), rows, columns, values, weights, centre, spread, inverse)

@@ -130,6 +130,9 @@ def read_history(
     rows = zoo.datasets[
         (zoo.datasets["modality"] == modality) & zoo.datasets["dataset"].isin({*tried, target})
     ]
+    rows = rows.sort_values(
+        "dataset", key=lambda names: ~names.isin(tried), kind="stable"
+    )  # new ones come last
     if not tried & set(rows["dataset"]) - {target}:
         raise ValueError(f"the zoo has no full fine-tuning record of {modality} models to learn from")
     names, rows = rows["dataset"].tolist(), rows.set_index("dataset")

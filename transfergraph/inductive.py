@@ -109,6 +109,22 @@ class Inductive:
         self.weights = {name: w.detach() for name, w in self.weights.items()}
         return self
 
+    @classmethod
+    def restore(
+        cls,
+        arrays: dict[str, np.ndarray],  # the weights, and `centre` and `spread` of the labels
+        labels: tuple[str, ...],
+    ) -> "Inductive":
+        "A trained network from its numbers."
+        import torch
+
+        found = cls()
+        arrays = dict(arrays)
+        found.labels, found.centre, found.spread = tuple(labels), arrays.pop("centre"), arrays.pop("spread")
+        found.weights = {name: torch.tensor(w) for name, w in arrays.items()}
+        found.networks = len(found.weights["out"])
+        return found
+
     def predict(
         self,
         history: History,
