@@ -4,15 +4,19 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'domain_embedding', 'fit_head', 'class_probabilities', 'feature_information', 'filter_layers', 'positions',
-           'squared_lengths', 'filter_information', 'task2vec', 'task_distance', 'distances', 'embeddings']
+           'squared_lengths', 'filter_information', 'task2vec', 'task_distance', 'distances', 'embeddings',
+           'with_probe', 'probe_of']
 
 # %% ../nbs/04_similarity.ipynb #04_similarity-003
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import pdist, squareform
+
+from .zoo import Zoo
 
 if TYPE_CHECKING:
     import torch
@@ -366,3 +370,22 @@ def embeddings(
     "The vectors as a table of the zoo."
     rows = [(name, method, np.asarray(vector, float).tolist()) for name, vector in vectors.items()]
     return pd.DataFrame(rows, columns=["dataset", "method", "vector"])
+
+
+def with_probe(
+    table: pd.DataFrame,  # the zoo's `embeddings`
+    probe: Mapping,  # how `load_backbone` is called to get the probe: `spec`, `input_size`, ...
+) -> pd.DataFrame:  # with a column `probe`
+    "Note which probe made the embeddings, so that a new data set can be seen with the same eyes."
+    return table.assign(probe=json.dumps(dict(probe), sort_keys=True))
+
+
+def probe_of(
+    zoo: Zoo,
+    method: str = "domain_similarity",  # a name in the zoo
+) -> dict | None:  # how `load_backbone` is called; None where the zoo does not say
+    "The probe that made the embeddings of a zoo."
+    rows = zoo.embeddings[zoo.embeddings["method"] == method]
+    if rows.empty or "probe" not in rows or pd.isna(rows["probe"].iloc[0]):
+        return None
+    return json.loads(rows["probe"].iloc[0])
