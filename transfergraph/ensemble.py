@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .gaussian import KERNELS, Process, covariances, fit_process
-from .history import History, describe, mean_known
+from .history import History, describe, mean_known, medians, spread_known
 from .inductive import Inductive
 from .metrics import pearson, spearman, weighted_kendall
 
@@ -84,7 +84,7 @@ def fit_forest(
     means, spread = np.nan_to_num(mean_known(values, 0)), labels.std(0)
     spread = np.where(spread > 1e-9, spread, 1.0)
     trees = ExtraTreesRegressor(
-        150, min_samples_leaf=3, max_features=0.5, random_state=random_state, n_jobs=1
+        150, min_samples_leaf=3, max_features=0.35, random_state=random_state, n_jobs=1
     )
     trees.fit(np.where(np.isnan(values), means, values), labels / spread)
     return Forest(columns, means, **tree_arrays(trees, spread))
@@ -171,18 +171,12 @@ def levels(
     "Guesses of what accuracies on a data set will be like."
     accuracy = history.accuracy[:, known]
     mean = mean_known(accuracy, 0)
-    spread = np.sqrt(mean_known((accuracy - mean) ** 2, 0))
+    spread = spread_known(accuracy, 0)
     others = float(np.median(mean)), float(np.median(spread))
     room, floor = 1 - history.floor[known], history.floor[dataset]
     classes = 10 ** history.sizes[:, 1] - 1
     explained = history.scores["H-score"] / np.where(classes > 0, classes, np.nan)
-    typical = np.array(
-        [
-            np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else np.nan
-            for column in explained.T
-        ]
-    )
-    apart = np.sqrt(mean_known((explained - mean_known(explained, 0)) ** 2, 0))
+    typical, apart = medians(explained), spread_known(explained, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         rise = (mean - history.floor[known]) / room / typical[known]
         width = spread / room / apart[known]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_solve, lapack
 
-from .history import History, mean_known, nearness
+from .history import History, mean_known, nearness, spread_known
 
 # %% ../nbs/07b_gaussian.ipynb #07b_gaussian-005
 def _rbf(points, scale):
@@ -23,7 +23,7 @@ def _rbf(points, scale):
 
 def _standard(columns):
     known = mean_known(columns, 0)
-    spread = np.sqrt(mean_known((columns - known) ** 2, 0))
+    spread = spread_known(columns, 0)
     return np.nan_to_num((columns - known) / np.where(spread > 1e-9, spread, np.nan))
 
 

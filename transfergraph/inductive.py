@@ -8,12 +8,12 @@ __all__ = ['node_inputs', 'Inductive']
 # %% ../nbs/07c_inductive.ipynb #07c_inductive-003
 import numpy as np
 
-from .history import History, mean_known, nearness
+from .history import History, mean_known, nearness, spread_known
 
 # %% ../nbs/07c_inductive.ipynb #07c_inductive-005
 def _standard(columns, known=slice(None)):
     centre = mean_known(columns[known], 0)
-    spread = np.sqrt(mean_known((columns[known] - centre) ** 2, 0))
+    spread = spread_known(columns[known], 0)
     return np.nan_to_num((columns - centre) / np.where(spread > 1e-9, spread, np.nan))
 
 
@@ -65,7 +65,7 @@ class Inductive:
         self.labels, known = tuple(labels), list(known)
         values = np.stack([history.labels[name][:, known] for name in labels], -1)
         self.centre, self.spread = (
-            np.nan_to_num(v) for v in (mean_known(values, (0, 1)), np.nanstd(values, (0, 1)))
+            np.nan_to_num(v) for v in (mean_known(values, (0, 1)), spread_known(values, (0, 1)))
         )
         self.spread = np.where(self.spread > 1e-9, self.spread, 1.0)
         inputs = self._tensors(history, known)

@@ -212,36 +212,46 @@ class TransferGraph:
         self,
         model: str,
         dataset: "str | NewDataset",
-    ) -> pd.DataFrame:  # columns part, effect (z-score), records; parts sum to the row "expected"
-        "What a Gaussian process expects of a model, split into what it rests on."
+    ) -> (
+        pd.DataFrame
+    ):  # columns part, effect (of a z-score), records; the last row is what is expected in all
+        """What a Gaussian process expects of a model, and how much less without some of the records.
+
+        Effects of different parts overlap, so they do not add up to the whole."""
         _, history, ensemble, column = self._place(dataset)
         if model not in history.models:
             raise ValueError(f"model {model!r} is not in the zoo")
-        row, process = history.models.index(model), ensemble.processes["near"]
-        models, datasets = covariances(history, KERNELS["near"])
+        row, process = history.models.index(model), self._process(history, ensemble)
+        models, datasets = process.covariance
         label = process.labels.index("z")
-        effect = models[row, process.rows] * datasets[column, process.columns] * process.weights[:, label]
-        effect *= process.spread[label]
+        reach = process.inverse @ (models[row, process.rows] * datasets[column, process.columns])
         own = process.rows == row
         kin = (history.family[process.rows] == history.family[row]) & (history.family[row] != "") & ~own
-        source = (
-            (history.source[process.rows] == history.source[row]) & (history.source[row] != "") & ~own & ~kin
-        )
+        source = (history.source[process.rows] == history.source[row]) & (history.source[row] != "") & ~own
+        parts = {}
+        for d in np.argsort(-datasets[column], kind="stable"):
+            name = history.datasets[d]
+            parts[f"itself on {name}: {history.accuracy[row, d]:.3f}"] = own & (process.columns == d)
+        parts |= {"all its own records": own, f"others of family {history.family[row]}": kin}
+        parts |= {f"others trained on {history.source[row]}": source}
         rows = []
-        order = np.argsort(-datasets[column], kind="stable")
-        for d in order:
-            if (here := own & (process.columns == d)).any():
-                accuracy = history.accuracy[row, d]
-                rows.append(
-                    (f"itself on {history.datasets[d]}: {accuracy:.3f}", effect[here].sum(), here.sum())
+        for part, mask in parts.items():
+            if mask.any():
+                inner = process.inverse[np.ix_(mask, mask)]
+                effect = (
+                    reach[mask] @ np.linalg.solve(inner, process.weights[mask, label]) * process.spread[label]
                 )
-        rows.append((f"others of family {history.family[row] or '?'}", effect[kin].sum(), kin.sum()))
-        rows.append((f"others trained on {history.source[row] or '?'}", effect[source].sum(), source.sum()))
-        rest = ~own & ~kin & ~source
-        rows.append(("all other models", effect[rest].sum(), rest.sum()))
-        rows.append(("mean of all records", process.centre[label], len(own)))
-        rows.append(("expected", effect.sum() + process.centre[label], len(own)))
+                rows.append((part, effect, int(mask.sum())))
+        expected = process.predict(column)["z"][row]
+        rows.append(("expected", expected, len(own)))
         return pd.DataFrame(rows, columns=["part", "effect", "records"])
+
+    def _process(self, history, ensemble):
+        "The Gaussian process that trusts resemblance, with all that it needs for variances."
+        process = ensemble.processes["near"]
+        if process.inverse is None:
+            process = fit_process(history, ensemble.known, KERNELS["near"], process.labels)
+        return replace(process, covariance=covariances(history, KERNELS["near"]))
 
     def posterior(
         self,
@@ -253,10 +263,7 @@ class TransferGraph:
         diagonal, and a part that all models share, since the level of accuracies is guessed."""
         _, history, ensemble, column = self._place(dataset)
         mean = ensemble.predict(history, column)["accuracy"]
-        process = ensemble.processes["near"]
-        if process.inverse is None:
-            process = fit_process(history, ensemble.known, KERNELS["near"], process.labels)
-        process = replace(process, covariance=covariances(history, KERNELS["near"]))
+        process = self._process(history, ensemble)
         unit = (
             levels(history, ensemble.known, column)[ensemble.level][1]
             * process.spread[process.labels.index("z")]
