@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'BROWN', 'PINK', 'GREY', 'YELLOW', 'SKY', 'DPI', 'MAX_BYTES', 'FAMILIES',
            'METRIC_NAMES', 'EDGES', 'styled', 'new_figure', 'shorten', 'method_family', 'lower_is_better', 'figure_png',
-           'save_figure', 'show', 'figure_predicted_vs_true', 'figure_methods', 'figure_metric_by_target',
-           'figure_distances', 'graph_edges', 'graph_layout', 'figure_graph', 'figure_ablation', 'figure_sweep']
+           'save_figure', 'show', 'figure_predicted_vs_true', 'figure_methods', 'figure_ranking',
+           'figure_metric_by_target', 'figure_distances', 'graph_edges', 'graph_layout', 'figure_graph',
+           'figure_ablation', 'figure_sweep']
 
 # %% ../nbs/09a_figures.ipynb #09a_figures-003
 import functools
@@ -247,7 +248,37 @@ def figure_methods(
     ax.set_xlabel(METRIC_NAMES.get(metric, metric) + ": mean over targets and its 95% interval")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-020
+# %% ../nbs/09a_figures.ipynb #09a_figures-019
+@styled
+def figure_ranking(
+    ranking: pd.DataFrame,  # columns model, accuracy, low, high and optionally family; best first
+    title: str = "",
+) -> "Figure":
+    "Expected accuracy and interval of every model, best on top."
+    families = list(dict.fromkeys(ranking["family"].fillna("other"))) if "family" in ranking else []
+    palette = dict(zip(families, [*FAMILIES.values(), *["#707070"] * len(families)]))
+    figure = new_figure(7.2, 1.0 + 0.24 * len(ranking))
+    ax = figure.subplots()
+    for at, row in enumerate(ranking.to_dict("records")):
+        color = palette.get(row.get("family") or "other", "#0072b2")
+        if np.isfinite([row["low"], row["high"]]).all():
+            ax.plot(
+                [row["low"], row["high"]], [at, at], color=color, lw=2.2, alpha=0.5, solid_capstyle="butt"
+            )
+        ax.plot(row["accuracy"], at, "o", ms=5.5, color=color, mec="white", mew=0.6)
+        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8, "color": "#404040"}
+        ax.annotate(f"{row['accuracy']:.3f}", (1.01, at), **place)
+    ax.set_yticks(range(len(ranking)), [shorten(m) for m in ranking["model"]])
+    ax.set_ylim(len(ranking) - 0.3, -0.7)
+    ax.grid(False, axis="y")
+    ax.set_xlabel("expected accuracy and its 90% interval")
+    ax.set_title(title)
+    if len(families) > 1:
+        handles = [ax.plot([], [], "o-", color=palette[family], label=family)[0] for family in families]
+        figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
+    return figure
+
+# %% ../nbs/09a_figures.ipynb #09a_figures-022
 @styled
 def figure_metric_by_target(
     metrics: pd.DataFrame,  # columns target, method, metric, value
@@ -286,7 +317,7 @@ def figure_metric_by_target(
     ax.set(xlabel="", ylabel="")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-023
+# %% ../nbs/09a_figures.ipynb #09a_figures-025
 @styled
 def figure_distances(
     matrix: pd.DataFrame,  # (data sets, data sets), symmetric, zero diagonal; NaN where unknown
@@ -335,7 +366,7 @@ def figure_distances(
     ax.set(xlabel="", ylabel="")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-026
+# %% ../nbs/09a_figures.ipynb #09a_figures-028
 EDGES = {  # edge of the graph -> its colour and what it says
     ("model", "pretrained_on", "dataset"): (ORANGE, "pre-trained on"),
     ("model", "finetuned_on", "dataset"): (BLUE, "fine-tuned on"),
@@ -405,7 +436,7 @@ def graph_layout(
     nodes = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return nodes.assign(anchor=nodes["anchor"].fillna(nodes["y"]))
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-027
+# %% ../nbs/09a_figures.ipynb #09a_figures-029
 @styled
 def figure_graph(
     graph: "HeteroData",  # as `build_graph` makes it
@@ -466,7 +497,7 @@ def figure_graph(
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-030
+# %% ../nbs/09a_figures.ipynb #09a_figures-032
 @styled
 def figure_ablation(
     metrics: pd.DataFrame,  # columns target, method, metric, value
@@ -498,7 +529,7 @@ def figure_ablation(
     axes[-1].set_xlabel(METRIC_NAMES.get(metric, metric) + "; grey: one target, colour: mean")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-033
+# %% ../nbs/09a_figures.ipynb #09a_figures-035
 @styled
 def figure_sweep(
     table: pd.DataFrame,  # columns history_ratio, target, method, metric, value
