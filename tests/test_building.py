@@ -119,7 +119,7 @@ def test_the_stage_notebooks_run_on_a_spec_of_local_folders(specs, name, tmp_pat
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     methods = yaml.safe_load((ROOT / "params.yaml").read_text())
     settings = methods | {"build": {name: specs[name]}, "jobs": 1, "seeds": [0], "zoos": [name]}
-    settings |= {"predictors": ["LR"], "learners": ["N2V"], "baselines": ["mean", "LogME"], "ablation": {}}
+    settings |= {"predictors": ["LR"], "learners": ["N2V"], "methods": ["mean", "LogME"], "ablation": {}}
     settings |= {"headline": "TG:LR,N2V,all", "panels": ["mean", "LogME", "TG:LR,N2V,all"]}
     Path("params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     targets = list(specs[name]["targets"])

@@ -379,6 +379,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'transfergraph.gaussian._by_scores': ('gaussian.html#_by_scores', 'transfergraph/gaussian.py'),
                                         'transfergraph.gaussian._rbf': ('gaussian.html#_rbf', 'transfergraph/gaussian.py'),
                                         'transfergraph.gaussian._standard': ('gaussian.html#_standard', 'transfergraph/gaussian.py'),
+                                        'transfergraph.gaussian._tried': ('gaussian.html#_tried', 'transfergraph/gaussian.py'),
                                         'transfergraph.gaussian.covariances': ('gaussian.html#covariances', 'transfergraph/gaussian.py'),
                                         'transfergraph.gaussian.fit_process': ('gaussian.html#fit_process', 'transfergraph/gaussian.py')},
             'transfergraph.graph': { 'transfergraph.graph._dataset_features': ('graph.html#_dataset_features', 'transfergraph/graph.py'),

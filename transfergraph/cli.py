@@ -183,9 +183,7 @@ def _observed(args):
     columns = {"text_column": args.text_column, "label_column": args.label_column}
     dataset, new = observe(graph.zoo, args.data, probe=probe, progress=not args.quiet, **columns)
     if new.embedding is None:
-        _say(
-            "the zoo does not say by which probe its data sets were compared: yours counts as unlike all of them"
-        )
+        _say("the zoo does not say which probe compared its data sets: yours counts as unlike all of them")
     return graph, dataset, new
 
 

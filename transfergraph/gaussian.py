@@ -27,9 +27,14 @@ def _standard(columns):
     return np.nan_to_num((columns - known) / np.where(spread > 1e-9, spread, np.nan))
 
 
+def _tried(history):
+    "Data sets with records: what a kernel is made of must not change when a data set without any is added."
+    return ~np.isnan(history.accuracy).all(0)
+
+
 def _by_scores(history):
     values = history.evidence["H-score"]
-    values = values[:, ~np.isnan(values).all(0)]
+    values = values[:, ~np.isnan(values).all(0) & _tried(history)]
     typical = np.nan_to_num(mean_known(values, 1))[:, None]
     filled = np.where(np.isnan(values), typical, values)
     return _rbf(filled, 0.5) if filled.shape[1] else np.ones((len(filled), len(filled)))
@@ -45,8 +50,12 @@ def _alike_in_order(history):
         cosine = filled.T @ filled / np.sqrt(norms * norms.T)
     cosine = np.where(both > 10, np.nan_to_num(cosine), 0.0)
     np.fill_diagonal(cosine, 1)
-    values, vectors = np.linalg.eigh(cosine)  # the nearest covariance: pairs of columns know different models
-    return (vectors * values.clip(0)) @ vectors.T
+    tried = np.ix_(_tried(history), _tried(history))
+    values, vectors = np.linalg.eigh(
+        cosine[tried]
+    )  # pairs of columns know different models: make it a covariance
+    cosine[tried] = (vectors * values.clip(0)) @ vectors.T
+    return cosine
 
 
 MODEL_KERNELS: dict[str, Callable[[History], np.ndarray]] = {  # name -> (n, n)
