@@ -8,7 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transfergraph.ensemble import LEVELS, RECIPES, Ensemble, cook, levels, to_accuracy
+from transfergraph.ensemble import (
+    LEVELS,
+    ORDERS,
+    VALUES,
+    Ensemble,
+    Recipe,
+    cook_order,
+    cook_values,
+    guess_levels,
+    hand_out,
+    to_accuracy,
+)
 from transfergraph.gaussian import KERNELS, covariances, fit_process
 from transfergraph.history import describe, read_history
 from transfergraph.inductive import Inductive
@@ -111,18 +122,28 @@ def test_network_does_not_see_the_target(zoos):
     assert (found[0] == found[1]).all()
 
 
-@pytest.mark.parametrize("recipe", RECIPES[::17])
-def test_recipes_keep_their_order(recipe):
+@pytest.mark.parametrize("recipe", ORDERS[::7])
+def test_values_are_handed_out_by_order(recipe):
     rng = np.random.default_rng(0)
     predictions = {
         (name, label): rng.random(9) for name in recipe.learners for label in ("z", "rank", "share")
     }
-    found = cook(recipe, predictions)
-    standard = [predictions[name, recipe.order] for name in recipe.learners]
-    if recipe.order != recipe.values:
-        order = np.mean([(v - v.mean()) / v.std() for v in standard], 0)
-        assert (np.argsort(found) == np.argsort(order)).all()
-    assert np.isfinite(found).all()
+    values, order = cook_values(VALUES[0], {("forest", "z"): rng.random(9)}), cook_order(recipe, predictions)
+    given = [predictions[name, recipe.label] for name in recipe.learners]
+    assert np.allclose(order, np.mean([(v - v.mean()) / v.std() for v in given], 0))
+    found = hand_out(values, order)
+    assert (np.argsort(found) == np.argsort(order)).all() and sorted(found) == sorted(values)
+
+
+def test_recipes_of_one_learner_are_that_learner(zoos):
+    history = read_history(hide_target(zoos["text"], "glue/cola"), "glue/cola")
+    forest = (Recipe(("forest",), "z"),)
+    ensemble = Ensemble(values=forest, orders=None, levels=("others",)).fit(history)
+    dataset = history.datasets.index("glue/cola")
+    z = ensemble.learners(history, dataset)["forest", "z"]
+    level = guess_levels(history, ensemble.known, dataset)["others"]
+    expected = to_accuracy(z, level, history.floor[dataset])
+    assert np.allclose(ensemble.predict(history, dataset)["accuracy"], expected)
 
 
 def test_nobody_falls_below_the_floor():
@@ -134,7 +155,7 @@ def test_nobody_falls_below_the_floor():
 def test_levels_without_scores_are_those_of_others(zoos):
     zoo = replace(zoos["text"], scores=zoos["text"].scores[:0])
     history = read_history(zoo, modality="text")
-    guesses = levels(history, list(range(9)), 9)
+    guesses = guess_levels(history, list(range(9)), 9)
     assert set(guesses) == set(LEVELS) and len(set(guesses.values())) == 1
 
 

@@ -101,13 +101,21 @@ class History:
 
     @functools.cached_property
     def evidence(self) -> dict[str, np.ndarray]:  # name -> (n, d)
-        "Scores within each data set: z-scores clipped at 4."
+        """Scores within each data set: z-scores clipped at 4.
+
+        Where few models have a score, such as the candidates at the top of a ranking, theirs are scaled to
+        the mean and spread that these models have on other data sets: the best of many are not average."""
         found = {}
         for name, values in self.scores.items():
             spread = spread_known(values, 0)
-            found[name] = np.clip(
-                (values - mean_known(values, 0)) / np.where(spread > 0, spread, np.nan), -4, 4
-            )
+            z = (values - mean_known(values, 0)) / np.where(spread > 0, spread, np.nan)
+            known = ~np.isnan(z)
+            few = (count := known.sum(0)) < 0.5 * count.max(initial=0)
+            for column in np.flatnonzero(few & (count > 0)):
+                elsewhere = z[known[:, column]][:, ~few]
+                middle, width = mean_known(elsewhere), mean_known(spread_known(elsewhere, 0))
+                z[:, column] = np.nan_to_num(middle) + z[:, column] * (width if width > 0 else 1.0)
+            found[name] = np.clip(z, -4, 4)
         return found
 
     @functools.cached_property

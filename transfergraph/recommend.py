@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 import transfergraph
-from .ensemble import Ensemble, levels
+from .ensemble import Ensemble, guess_levels
 from .gaussian import KERNELS, covariances, fit_process
 from .history import read_history
 from .similarity import NAMES, distances, domain_embedding
@@ -265,7 +265,7 @@ class TransferGraph:
         mean = ensemble.predict(history, column)["accuracy"]
         process = self._process(history, ensemble)
         unit = (
-            levels(history, ensemble.known, column)[ensemble.level][1]
+            guess_levels(history, ensemble.known, column)[ensemble.level][1]
             * process.spread[process.labels.index("z")]
         )
         shared = ensemble.error(history, column) / 1.645 if ensemble.errors else 1.0
