@@ -7,7 +7,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'BROWN', 'PINK', 'GREY', 
            'METRIC_NAMES', 'EDGES', 'styled', 'new_figure', 'shorten', 'method_family', 'lower_is_better', 'figure_png',
            'save_figure', 'show', 'figure_predicted_vs_true', 'figure_methods', 'figure_ranking',
            'figure_metric_by_target', 'figure_distances', 'graph_edges', 'graph_layout', 'figure_graph',
-           'figure_ablation', 'figure_sweep']
+           'figure_ablation', 'figure_gains', 'figure_sweep']
 
 # %% ../nbs/09a_figures.ipynb #09a_figures-003
 import functools
@@ -248,7 +248,7 @@ def figure_methods(
     ax.set_xlabel(METRIC_NAMES.get(metric, metric) + ": mean over targets and its 95% interval")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-019
+# %% ../nbs/09a_figures.ipynb #09a_figures-020
 @styled
 def figure_ranking(
     ranking: pd.DataFrame,  # columns model, accuracy, low, high and optionally family; best first
@@ -278,7 +278,7 @@ def figure_ranking(
         figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     return figure
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-022
+# %% ../nbs/09a_figures.ipynb #09a_figures-023
 @styled
 def figure_metric_by_target(
     metrics: pd.DataFrame,  # columns target, method, metric, value
@@ -317,7 +317,7 @@ def figure_metric_by_target(
     ax.set(xlabel="", ylabel="")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-025
+# %% ../nbs/09a_figures.ipynb #09a_figures-026
 @styled
 def figure_distances(
     matrix: pd.DataFrame,  # (data sets, data sets), symmetric, zero diagonal; NaN where unknown
@@ -366,7 +366,7 @@ def figure_distances(
     ax.set(xlabel="", ylabel="")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-028
+# %% ../nbs/09a_figures.ipynb #09a_figures-029
 EDGES = {  # edge of the graph -> its colour and what it says
     ("model", "pretrained_on", "dataset"): (ORANGE, "pre-trained on"),
     ("model", "finetuned_on", "dataset"): (BLUE, "fine-tuned on"),
@@ -436,7 +436,7 @@ def graph_layout(
     nodes = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return nodes.assign(anchor=nodes["anchor"].fillna(nodes["y"]))
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-029
+# %% ../nbs/09a_figures.ipynb #09a_figures-030
 @styled
 def figure_graph(
     graph: "HeteroData",  # as `build_graph` makes it
@@ -497,7 +497,7 @@ def figure_graph(
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-032
+# %% ../nbs/09a_figures.ipynb #09a_figures-033
 @styled
 def figure_ablation(
     metrics: pd.DataFrame,  # columns target, method, metric, value
@@ -529,7 +529,35 @@ def figure_ablation(
     axes[-1].set_xlabel(METRIC_NAMES.get(metric, metric) + "; grey: one target, colour: mean")
     return figure
 
-# %% ../nbs/09a_figures.ipynb #09a_figures-035
+# %% ../nbs/09a_figures.ipynb #09a_figures-036
+@styled
+def figure_gains(
+    summary: pd.DataFrame,  # columns method, metric, gain, gain_low, gain_high, as of `summarise`
+    metrics: Iterable[str],  # one panel each
+    reference: str,  # method that gains are measured against
+) -> "Figure":
+    "Gain of every method over a reference, with its interval, in the order of the table."
+    metrics = list(metrics)
+    methods = [m for m in dict.fromkeys(summary["method"]) if m != reference]
+    figure = new_figure(1.8 + 2.0 * len(metrics), 1.0 + 0.27 * len(methods))
+    at = np.arange(len(methods))[::-1]
+    for ax, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics):
+        rows = _rows(summary, metric).set_index("method").reindex(methods)
+        ax.axvline(0, color="#404040", lw=0.9, ls="--")
+        for y, row in zip(at, rows.itertuples()):
+            clear = row.gain_low > 0 or row.gain_high < 0
+            color = (BLUE if row.gain > 0 else RED) if clear else GREY
+            ax.plot([row.gain_low, row.gain_high], [y, y], color=color, lw=2, solid_capstyle="butt")
+            ax.plot(row.gain, y, "o", ms=5.5, color=color, mec="white", mew=0.6)
+        ax.grid(False, axis="y")
+        ax.set_title(METRIC_NAMES.get(metric, metric), loc="left", fontsize=9)
+        ax.locator_params(axis="x", nbins=4)
+    figure.axes[0].set_yticks(at, [shorten(m) for m in methods])
+    figure.axes[0].set_ylim(-0.6, len(methods) - 0.4)
+    figure.supxlabel(f"difference to: {reference}; grey: the interval includes 0", fontsize=9)
+    return figure
+
+# %% ../nbs/09a_figures.ipynb #09a_figures-039
 @styled
 def figure_sweep(
     table: pd.DataFrame,  # columns history_ratio, target, method, metric, value
