@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .gaussian import KERNELS, Process, covariances, fit_process
-from .history import History, describe, mean_known, medians, spread_known
+from .history import OWN, History, describe, mean_known, medians, spread_known
 from .inductive import Inductive
 from .metrics import pearson, spearman, weighted_kendall
 
@@ -62,31 +62,33 @@ def fit_forest(
     history: History,
     known: list[int],  # columns whose records may be read
     random_state: int = 0,
-    forgotten: float = 0.15,  # share of the models that come a second time, without their history
+    newcomers: bool = False,  # read no column that comes from a model's own records
+    forgotten: float = 0.15,  # share of the models that come a second time, as if they had no record
 ) -> Forest:
-    "150 trees on the pairs of the known data sets, each described by the others."
+    "Trees (150; 100 for newcomers) on the pairs of the known data sets, each described by the others."
     from sklearn.ensemble import ExtraTreesRegressor
 
-    rng = np.random.default_rng(random_state)
-    lost = rng.random(len(history.models)) < forgotten
-    without = replace(history, accuracy=np.where(lost[:, None], np.nan, history.accuracy))
-    without.__dict__["names"], without.__dict__["kin"] = history.names, history.kin  # the same, and dear
+    sources = [(history, np.ones(len(history.models), bool))]
+    if not newcomers:
+        lost = np.random.default_rng(random_state).random(len(history.models)) < forgotten
+        without = replace(history, accuracy=np.where(lost[:, None], np.nan, history.accuracy))
+        without.__dict__["names"], without.__dict__["kin"] = history.names, history.kin  # the same, and dear
+        sources.append((without, lost))
     tables, labels = [], []
     for dataset in known:
         others = [d for d in known if d != dataset]
         truth = np.stack([history.labels[name][:, dataset] for name in LABELS], 1)
-        for source, rows in ((history, np.ones(len(lost), bool)), (without, lost)):
-            rows = rows & ~np.isnan(truth[:, 0])
-            tables.append(describe(source, dataset, others)[rows])
+        for source, rows in sources:
+            table, rows = describe(source, dataset, others), rows & ~np.isnan(truth[:, 0])
+            tables.append((table.drop(columns=list(OWN)) if newcomers else table)[rows])
             labels.append(truth[rows])
     table, labels = pd.concat(tables), np.vstack(labels)
     columns = [c for c in table if table[c].nunique() > 1] or list(table)[:1]
     values = table[columns].to_numpy()
     means, spread = np.nan_to_num(mean_known(values, 0)), labels.std(0)
     spread = np.where(spread > 1e-9, spread, 1.0)
-    trees = ExtraTreesRegressor(
-        150, min_samples_leaf=3, max_features=0.35, random_state=random_state, n_jobs=1
-    )
+    how = {"min_samples_leaf": 3, "max_features": 0.35, "random_state": random_state, "n_jobs": 1}
+    trees = ExtraTreesRegressor(100 if newcomers else 150, **how)
     trees.fit(np.where(np.isnan(values), means, values), labels / spread)
     return Forest(columns, means, **tree_arrays(trees, spread))
 
@@ -112,6 +114,17 @@ def tree_arrays(
         "threshold": np.concatenate([tree.threshold for tree in trees]),
         "value": np.concatenate([tree.value[:, :, 0] for tree in trees]) * spread,
     }
+
+
+def _restored_forest(columns, arrays):
+    "A forest from its arrays, where each branch ends in a leaf."
+    forest = Forest(list(columns), **arrays)
+    nodes, here = len(forest.left), np.arange(len(forest.left))
+    wrong = any(((v < 0) | (v >= nodes)).any() for v in (forest.left, forest.right, forest.roots))
+    wrong |= bool(((forest.left <= here) & (forest.left != here)).any() or (forest.right < here).any())
+    if wrong or ((forest.column < 0) | (forest.column >= len(forest.columns))).any():
+        raise ValueError("a tree of the forest leads nowhere; expected each branch to end in a leaf")
+    return forest
 
 # %% ../nbs/07d_ensemble.ipynb #07d_ensemble-009
 LEARNERS = ("forest", "inductive", "near", "broad")
@@ -249,7 +262,10 @@ class Ensemble:
         calls = [
             delayed(self._learn)(history, known, asked) for known, asked in [*histories, (self.known, [])]
         ]
-        *folds, (self.forest, self.network, _) = Parallel(self.n_jobs, prefer="threads")(calls)
+        calls += [delayed(fit_forest)(history, self.known, self.random_state, newcomers=True)]
+        *folds, (self.forest, self.network, _), self.newcomers = Parallel(self.n_jobs, prefer="threads")(
+            calls
+        )
         inner = {}
         for dataset, (_, _, predictions) in zip(left_out, folds, strict=True):
             for name, process in self.processes.items():
@@ -327,6 +343,11 @@ class Ensemble:
             return values
         return hand_out(values, np.mean([standard(cook_order(r, predictions)) for r in self.by_order], 0))
 
+    def _expect_newcomers(self, predictions, level, floor):
+        "Half the forest made for them, half the other learners: there is nothing to choose recipes by."
+        others = np.mean([predictions[name, "z"] for name in LEARNERS if name != "forest"], 0)
+        return to_accuracy((predictions["newcomers", "z"] + others) / 2, level, floor)
+
     def error(
         self,
         history: History,
@@ -352,18 +373,21 @@ class Ensemble:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict]:  # arrays, and what JSON can hold
         "All that a fit has learnt; `Ensemble.restore` makes an ensemble of it again."
-        forest = {
-            k: getattr(self.forest, k)
-            for k in ("means", "roots", "left", "right", "column", "threshold", "value")
-        }
-        arrays = {f"forest.{k}": v for k, v in forest.items()}
+        parts = ("means", "roots", "left", "right", "column", "threshold", "value")
+        forests = {"forest": self.forest, "newcomers": self.newcomers}
+        arrays = {f"{name}.{part}": getattr(f, part) for name, f in forests.items() for part in parts}
         arrays |= {f"network.{k}": w.numpy() for k, w in self.network.weights.items()}
         arrays |= {"network.centre": self.network.centre, "network.spread": self.network.spread}
         for name, process in self.processes.items():
             parts = ("rows", "columns", "values", "weights", "centre", "spread")
             arrays |= {f"{name}.{part}": getattr(process, part) for part in parts}
         arrays |= {f"errors.{d}": e for d, e in self.errors.items()}
-        facts = {"known": self.known, "level": self.level, "columns": self.forest.columns, "labels": LABELS}
+        facts = {
+            "known": self.known,
+            "level": self.level,
+            "labels": LABELS,
+            "columns": {name: f.columns for name, f in forests.items()},
+        }
         facts |= {"coverage": self.coverage, "values": [VALUES.index(recipe) for recipe in self.by_value]}
         facts |= {"orders": [ORDERS.index(recipe) for recipe in self.by_order]}
         return arrays, facts
@@ -385,13 +409,9 @@ class Ensemble:
             [ORDERS[i] for i in facts["orders"]],
         )
         found.known = facts["known"]
-        found.forest = Forest(list(facts["columns"]), **parts["forest"])
-        nodes, trees = len(found.forest.left), found.forest
-        wrong = any(((v < 0) | (v >= nodes)).any() for v in (trees.left, trees.right, trees.roots))
-        here = np.arange(nodes)
-        wrong |= bool(((trees.left <= here) & (trees.left != here)).any() or (trees.right < here).any())
-        if wrong or ((trees.column < 0) | (trees.column >= len(trees.columns))).any():
-            raise ValueError("a tree of the forest leads nowhere; expected each branch to end in a leaf")
+        found.forest, found.newcomers = (
+            _restored_forest(facts["columns"][name], parts[name]) for name in ("forest", "newcomers")
+        )
         found.network = Inductive.restore(parts["network"], LABELS)
         found.processes = {
             name: Process(LABELS, covariances(history, KERNELS[name]), **parts[name], inverse=None)
@@ -407,6 +427,9 @@ class Ensemble:
     ) -> dict[tuple[str, str], np.ndarray]:  # (learner, label) -> (n,)
         "What each learner expects of every model."
         found = {("forest", k): v for k, v in self.forest.predict(history, self.known, dataset).items()}
+        found |= {
+            ("newcomers", k): v for k, v in self.newcomers.predict(history, self.known, dataset).items()
+        }
         found |= {
             ("inductive", k): v[:, 0] for k, v in self.network.predict(history, self.known, [dataset]).items()
         }
@@ -424,7 +447,9 @@ class Ensemble:
         "Expected accuracy of every model, and the interval that holds `coverage` of them."
         predictions = self.learners(history, dataset) if predictions is None else predictions
         guess = guess_levels(history, self.known, dataset)[self.level]
-        accuracy = self._combine(predictions, guess, history.floor[dataset])
+        floor, new = history.floor[dataset], np.isnan(history.accuracy[:, self.known]).all(1)
+        accuracy = self._expect_newcomers(predictions, guess, floor)
+        accuracy[~new] = self._combine({key: v[~new] for key, v in predictions.items()}, guess, floor)
         error = self.error(history, dataset)
         low, high = np.clip(accuracy - error, 0, 1), np.clip(accuracy + error, 0, 1)
         return pd.DataFrame(

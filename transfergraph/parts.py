@@ -54,7 +54,7 @@ def apply_variant(
     if not variant.floor:
         history = replace(history, floor=np.zeros_like(history.floor))
     found = replace(ensemble)
-    for name in ("known", "inner", "processes", "forest", "network"):
+    for name in ("known", "inner", "processes", "forest", "newcomers", "network"):
         setattr(found, name, getattr(ensemble, name))
     for name, value in variant.changes.items():
         setattr(found, name, value)
