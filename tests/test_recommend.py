@@ -16,15 +16,17 @@ from transfergraph.ensemble import (
     Recipe,
     cook_order,
     cook_values,
+    fit_forest,
     guess_levels,
     hand_out,
     to_accuracy,
 )
 from transfergraph.gaussian import KERNELS, covariances, fit_process
-from transfergraph.history import describe, read_history
+from transfergraph.history import OWN, describe, read_history
 from transfergraph.inductive import Inductive
 from transfergraph.metrics import true_accuracy
 from transfergraph.paper import import_paper
+from transfergraph.parts import VARIANTS, apply_variant, cold_models, study_target
 from transfergraph.recommend import (
     NewDataset,
     TransferGraph,
@@ -229,6 +231,68 @@ def test_reasons_are_what_would_be_lost(text):
     everything = cross @ np.linalg.solve(full, process.values)[:, 0]
     without = cross[keep] @ np.linalg.solve(full[np.ix_(keep, keep)], process.values[keep])[:, 0]
     assert np.isclose(table["effect"]["all its own records"], (everything - without) * process.spread[0])
+
+
+# -- newcomers, and the account of the parts
+
+
+def test_the_forest_for_newcomers_reads_nobodys_own_records():
+    history = read_history(small(), modality="image")
+    columns = set(fit_forest(history, [0, 1, 2, 3], newcomers=True).columns)
+    assert "family_z" in columns and not columns & set(OWN)
+    assert set(fit_forest(history, [0, 1, 2, 3]).columns) & set(OWN)
+
+
+def test_a_newcomer_is_expected_to_do_as_its_family_does():
+    zoo = small()
+    rows = pd.DataFrame({"model": ["vit-new", "beit-new"], "modality": "image", "n_params": 3e6})
+    zoo = replace(zoo, models=pd.concat([zoo.models, rows.assign(family=["vit", "beit"])])).validate()
+    table = TransferGraph(n_jobs=1).fit(zoo).rank(NewDataset("mine", "image", 90, 5)).set_index("model")
+    assert table["accuracy"]["vit-new"] > table["accuracy"]["swin-0"] > table["accuracy"]["beit-new"]
+    assert table["why"]["vit-new"] == "no record; family vit"
+
+
+def test_records_of_newcomers_are_hidden():
+    zoo = small(n=15)
+    found = cold_models(zoo, "d0", 1)
+    models = found["model"]
+    records = zoo.records.copy()
+    theirs = records["model"].isin(models) & (records["dataset"] != "d0")
+    records.loc[theirs, "accuracy"] = np.random.default_rng(1).random(theirs.sum())
+    again = cold_models(replace(zoo, records=records), "d0", 1)
+    assert len(models) == 3 and (again["score"] == found["score"]).all()
+
+
+def test_the_target_of_a_study_is_hidden():
+    zoo = small()
+    other = zoo.records.copy()
+    rows = other["dataset"] == "d0"
+    other.loc[rows, "accuracy"] = 1 - other.loc[rows, "accuracy"].to_numpy()
+    first, second = (study_target(replace(zoo, records=r), "d0", budget=12) for r in (zoo.records, other))
+    pd.testing.assert_frame_equal(first["predictions"], second["predictions"], check_exact=True)
+    search = first["search"].pivot(index="runs", columns="rule", values="regret")
+    assert len(search) == 12 and (search.iloc[-1] == 0).all() and (search.diff().dropna() <= 0).all().all()
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    "The history of a small zoo, and an ensemble that was fitted on all but its last data set."
+    history = read_history(small(), modality="image")
+    return history, Ensemble().fit(history, [0, 1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_uses_what_it_may(name, fitted):
+    history, ensemble = fitted
+    before = ensemble.predict(history, 5)
+    variant = VARIANTS[name]
+    chosen, seen = apply_variant(variant, ensemble, history)
+    assert {learner for r in chosen.by_value for learner in r.learners} <= set(variant.learners)
+    assert bool(chosen.by_order) == (variant.changes.get("orders", ()) is not None)
+    assert (seen.floor > 0).all() == variant.floor
+    if name == "whole":
+        pd.testing.assert_frame_equal(chosen.predict(seen, 5), before, check_exact=True)
+    pd.testing.assert_frame_equal(ensemble.predict(history, 5), before, check_exact=True)  # left as it was
 
 
 # -- new data sets
