@@ -18,6 +18,7 @@ from .gaussian import KERNELS, Process, covariances, fit_process
 from .history import OWN, History, describe, mean_known, medians, spread_known
 from .inductive import Inductive
 from .metrics import pearson, spearman, weighted_kendall
+from .workers import thread_limit
 
 LABELS = ("z", "rank", "share")
 
@@ -263,9 +264,10 @@ class Ensemble:
             delayed(self._learn)(history, known, asked) for known, asked in [*histories, (self.known, [])]
         ]
         calls += [delayed(fit_forest)(history, self.known, self.random_state, newcomers=True)]
-        *folds, (self.forest, self.network, _), self.newcomers = Parallel(self.n_jobs, prefer="threads")(
-            calls
-        )
+        with thread_limit():  # each call keeps to one: these networks gain nothing from more
+            *folds, (self.forest, self.network, _), self.newcomers = Parallel(self.n_jobs, prefer="threads")(
+                calls
+            )
         inner = {}
         for dataset, (_, _, predictions) in zip(left_out, folds, strict=True):
             for name, process in self.processes.items():

@@ -15,6 +15,7 @@ import pandas as pd
 from .ensemble import LEARNERS, ORDERS, VALUES, Ensemble
 from .history import History, read_history
 from .recommend import TransferGraph
+from .workers import thread_limit
 from .zoo import Zoo, accuracy_matrix, hide_target
 
 # %% ../nbs/10a_parts.ipynb #10a_parts-005
@@ -132,9 +133,7 @@ def run_studies(
     from joblib import Parallel, delayed
 
     def alone(function, *args):
-        import torch
-
-        torch.set_num_threads(1)
-        return function(*args)
+        with thread_limit():
+            return function(*args)
 
     return Parallel(jobs)(delayed(alone)(*call) for call in calls)
