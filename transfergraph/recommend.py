@@ -185,12 +185,12 @@ class TransferGraph:
             raise ValueError("no model is left; expected a larger --max-params or another family")
         table = table.sort_values("accuracy", ascending=False, kind="stable").reset_index()
         table = table.head(top if top is not None else len(table))
-        table["why"] = [self._why(history, column, model) for model in table["model"]]
+        near = covariances(history, KERNELS["near"])[1][column]
+        table["why"] = [self._why(history, column, model, near) for model in table["model"]]
         return table
 
-    def _why(self, history, column, model):
+    def _why(self, history, column, model, near):
         row = history.models.index(model)
-        near = covariances(history, KERNELS["near"])[1][column]
         tried = [
             d
             for d in np.argsort(-near, kind="stable")
