@@ -884,6 +884,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'transfergraph.zoo.ZooError': ('zoo.html#zooerror', 'transfergraph/zoo.py'),
                                    'transfergraph.zoo._broken': ('zoo.html#_broken', 'transfergraph/zoo.py'),
                                    'transfergraph.zoo._empty': ('zoo.html#_empty', 'transfergraph/zoo.py'),
+                                   'transfergraph.zoo._read_parquet': ('zoo.html#_read_parquet', 'transfergraph/zoo.py'),
                                    'transfergraph.zoo.accuracy_matrix': ('zoo.html#accuracy_matrix', 'transfergraph/zoo.py'),
                                    'transfergraph.zoo.check_references': ('zoo.html#check_references', 'transfergraph/zoo.py'),
                                    'transfergraph.zoo.check_table': ('zoo.html#check_table', 'transfergraph/zoo.py'),

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -49,11 +49,11 @@ def schemas() -> dict:
     import pandera.pandas as pa
 
     def text(*checks, nullable=False):
-        filled = pa.Check.str_length(min_value=1)
+        filled = pa.Check(lambda names: names.ne(""), error="str_length(1, None)")
         return pa.Column(object, [filled, *checks], coerce=False, nullable=nullable)
 
     def number(low=None, high=None, nullable=True):
-        checks = [pa.Check(np.isfinite, error="finite", element_wise=True)]
+        checks = [pa.Check(lambda values: np.isfinite(values), error="finite")]
         if low is not None or high is not None:
             low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
             checks.append(pa.Check.in_range(low, high))
@@ -152,7 +152,7 @@ def check_table(
     for column, rule in schema.columns.items():
         if rule.dtype is not None and str(rule.dtype) == "object":  # ids may look like numbers
             frame[column] = frame[column].astype(object).where(frame[column].notna(), None)
-            if column != "vector":
+            if column != "vector" and pd.api.types.infer_dtype(frame[column]) != "string":
                 frame[column] = frame[column].map(str, na_action="ignore")
     try:
         return schema.validate(frame, lazy=True)
@@ -217,6 +217,8 @@ def check_references(
 def read_table(
     folder: str | os.PathLike,  # the zoo's folder
     table: str,  # a key of `TABLES`
+    columns: Iterable[str] | None = None,  # read only these, as far as the file has them; None: all
+    where: Mapping[str, Iterable[str]] | None = None,  # column -> values; rows with others are not read
 ) -> tuple[pd.DataFrame | None, str]:  # raw rows (None where the zoo has no such table) and the file's path
     "Read one table as it stands; raises `ZooError` where the file cannot be read or there are two."
     found = [path for kind in ("parquet", "csv") if (path := Path(folder) / f"{table}.{kind}").exists()]
@@ -225,17 +227,44 @@ def read_table(
     if not found:
         return None, str(Path(folder) / f"{table}.parquet")
     path = found[0]
+    where = {column: list(values) for column, values in (where or {}).items()}
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path), str(path)
+            return _read_parquet(path, table, columns, where), str(path)
         ids = {c: str for c in ("model", "dataset", "other", "pretrained_on", "architecture", "family")}
         frame = pd.read_csv(path, dtype=ids, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
-        return frame, str(path)
+        for column, values in where.items():
+            if column in frame:
+                known = frame[column].astype(object).fillna(DEFAULTS.get((table, column)))
+                frame = frame[known.isin(values)]
+            elif DEFAULTS.get((table, column)) not in values:
+                frame = frame.iloc[:0]
+        return (frame if columns is None else frame[[c for c in frame if c in set(columns)]]), str(path)
     except Exception as e:  # a parser has many ways to fail; the user needs the file's name
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise ZooError(f"{path}: cannot be read as a table ({reason})") from e
 
-# %% ../nbs/00_zoo.ipynb #00_zoo-018
+
+def _read_parquet(path, table, columns, where):
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+
+    if columns is None and not where:
+        return pd.read_parquet(path)
+    source, rows = ds.dataset(path, format="parquet"), None
+    present = source.schema.names
+    for column, values in where.items():
+        default = DEFAULTS.get((table, column))
+        if column in present:
+            asked = pc.field(column).isin(values)
+            asked = asked | pc.field(column).is_null() if default in values else asked
+        else:
+            asked = pc.scalar(default in values)
+        rows = asked if rows is None else rows & asked
+    wanted = present if columns is None else [c for c in present if c in set(columns)]
+    return source.to_table(columns=wanted, filter=rows).to_pandas()
+
+# %% ../nbs/00_zoo.ipynb #00_zoo-020
 def write_tables(
     folder: str | os.PathLike,  # made where it is not there
     tables: dict[str, pd.DataFrame],  # table -> rows; an empty table removes its file
@@ -255,7 +284,7 @@ def write_tables(
                 old.unlink(missing_ok=True)
             (folder / f"{table}.csv").unlink(missing_ok=True)
 
-# %% ../nbs/00_zoo.ipynb #00_zoo-020
+# %% ../nbs/00_zoo.ipynb #00_zoo-022
 def _empty(table):
     return field(default_factory=lambda: pd.DataFrame(columns=list(TABLES[table])))
 
@@ -275,11 +304,15 @@ class Zoo:
     def load(
         cls,
         folder: str | os.PathLike,  # holds `models`, `datasets`, ... as .parquet or .csv
+        columns: Mapping[str, Iterable[str]] | None = None,  # table -> the only columns to read
+        where: Mapping[str, Mapping[str, Iterable[str]]]
+        | None = None,  # table -> column -> values, see `read_table`
     ) -> "Zoo":  # validated
         "Read and validate a zoo; raises `ZooError` naming file, row, column and rule."
         if not Path(folder).is_dir():
             raise ZooError(f"{folder}: no such folder; expected one that holds {', '.join(TABLES)}")
-        read = {table: read_table(folder, table) for table in TABLES}
+        columns, where = columns or {}, where or {}
+        read = {table: read_table(folder, table, columns.get(table), where.get(table)) for table in TABLES}
         for table in ("models", "datasets"):
             if read[table][0] is None:
                 raise ZooError(f"{read[table][1]}: no such file; a zoo needs its {table}")
@@ -323,7 +356,7 @@ class Zoo:
             digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
         return digest.hexdigest()[:16]
 
-# %% ../nbs/00_zoo.ipynb #00_zoo-026
+# %% ../nbs/00_zoo.ipynb #00_zoo-028
 def accuracy_matrix(
     zoo: Zoo,
     method: str = "full",  # which kind of fine-tuning; one of `METHODS`
@@ -362,11 +395,13 @@ def distance_matrix(
     rows = zoo.embeddings[zoo.embeddings["method"] == method]
     if rows.empty:
         return pd.DataFrame(dtype=float)
-    vectors = np.stack([np.asarray(v, float) for v in rows["vector"]])
-    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
-    return pd.DataFrame(distances, rows["dataset"].tolist(), rows["dataset"].tolist())
+    from scipy.spatial.distance import pdist, squareform
 
-# %% ../nbs/00_zoo.ipynb #00_zoo-029
+    vectors = np.stack([np.asarray(v, float) for v in rows["vector"]])
+    names = rows["dataset"].tolist()
+    return pd.DataFrame(squareform(pdist(vectors)), names, names)
+
+# %% ../nbs/00_zoo.ipynb #00_zoo-031
 def hide_target(
     zoo: Zoo,
     target: str,  # data set to be predicted
