@@ -352,8 +352,10 @@ class Factors:
         rounds: int = 25,
         coverage: float = 0.9,  # of the intervals
         random_state: int = 0,
+        errors: bool = True,  # whether to leave data sets out first; without, there are no intervals
     ):
         self.size, self.rounds, self.coverage, self.random_state = size, rounds, coverage, random_state
+        self.measure_errors, self.errors = errors, np.zeros(0)
 
     def fit(
         self,
@@ -363,21 +365,20 @@ class Factors:
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1):  # more would add up in another order
-            self.errors = np.concatenate([self._left_out(ledger, group) for group in self._groups(ledger)])
+            groups = self._groups(ledger) if self.measure_errors else []
+            self.errors = np.concatenate([np.zeros(0), *(self._left_out(ledger, group) for group in groups)])
             return self._learn(ledger)
 
     def _groups(self, ledger):
         "Data sets that are left out together: all in turn, or a tenth of them where there are many."
         d = len(ledger.datasets)
         if d < 4:
-            return [np.zeros(0, int)]
+            return []
         order = np.random.default_rng(self.random_state).permutation(d)
         return np.array_split(order, min(d, 10)) if d < 100 else [order[: max(d // 10, 20)]]
 
     def _left_out(self, ledger, group):
         "Of each data set of a group: the error that `coverage` of its records stay below."
-        if not len(group):
-            return np.zeros(0)
         inside = ~np.isin(ledger.columns, group)
         kept = np.setdiff1d(np.arange(len(ledger.datasets)), group)
         if not inside.any():
@@ -394,9 +395,7 @@ class Factors:
             ledger.floor[kept],
             ledger.gaps[np.ix_(kept, kept)],
         )
-        learnt = Factors(self.size, self.rounds, self.coverage, self.random_state)
-        learnt.errors = np.zeros(0)
-        learnt._learn(part)
+        learnt = Factors(self.size, self.rounds, self.coverage, self.random_state)._learn(part)
         found = []
         for column in group:
             own = ledger.columns == column

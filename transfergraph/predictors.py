@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'CATEGORIES', 'NUMBERS', 'PREDICTORS', 'BASELINES', 'ENSEMBLES', 'SCORES', 'GRAPH_FEATURES',
            'PLAIN_FEATURES', 'describe_pairs', 'PairEncoder', 'encode_apart', 'linear_regression', 'random_forest',
-           'gradient_boosting', 'random_scores', 'metric_scores', 'mean_of_others', 'ensemble_scores', 'method_names',
-           'check_method', 'learner_of', 'parts_of', 'training_pairs', 'pair_features', 'predict']
+           'gradient_boosting', 'random_scores', 'metric_scores', 'mean_of_others', 'ensemble_scores', 'factor_scores',
+           'method_names', 'check_method', 'learner_of', 'parts_of', 'training_pairs', 'pair_features', 'predict']
 
 # %% ../nbs/08_predictors.ipynb #08_predictors-003
 import difflib
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .ensemble import Ensemble
+from .factors import Factors, Place, about_sizes, read_ledger
 from .graph import build_graph, min_max, thin_history, z_score
 from .history import read_history
 from .learners import LEARNERS, Embeddings
@@ -163,7 +164,19 @@ def ensemble_scores(
     return predicted["accuracy"]
 
 
-ENSEMBLES: dict[str, Callable] = {"TG:ensemble": ensemble_scores}
+def factor_scores(zoo: Zoo, target: str, random_state: int = 0) -> pd.Series:  # by model, accuracy in [0, 1]
+    "Accuracies that `Factors` expects; raises `ValueError` where nothing is left to learn from."
+    row = zoo.datasets.set_index("dataset").loc[[target]]
+    gaps = distance_matrix(zoo)
+    ledger = read_ledger(zoo, row["modality"].iloc[0], gaps)
+    sizes, floor = about_sizes(row)
+    place = Place(
+        gaps.reindex(index=[target], columns=ledger.datasets).to_numpy(float)[0], sizes[0], float(floor[0])
+    )
+    return Factors(random_state=random_state, errors=False).fit(ledger).predict(place)["accuracy"]
+
+
+ENSEMBLES: dict[str, Callable] = {"TG:ensemble": ensemble_scores, "TG:factors": factor_scores}
 
 # %% ../nbs/08_predictors.ipynb #08_predictors-020
 SCORES = ("LogME", "H-score")
@@ -193,7 +206,7 @@ def learner_of(
     "Which graph learner a method needs; methods that need the same one are run together."
     check_method(name)
     if name in ENSEMBLES:
-        return "ensemble"
+        return name.removeprefix("TG:")
     return name.split(",")[1] if name.startswith("TG:") else None
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'domain_embedding', 'fit_head', 'class_probabilities', 'feature_information', 'filter_layers', 'positions',
-           'squared_lengths', 'filter_information', 'task2vec', 'task_distance', 'distances', 'embeddings',
-           'with_probe', 'probe_of']
+           'squared_lengths', 'filter_information', 'task2vec', 'task_distance', 'distances', 'distances_to',
+           'embeddings', 'with_probe', 'probe_of']
 
 # %% ../nbs/04_similarity.ipynb #04_similarity-003
 import json
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.spatial.distance import pdist, squareform
+from scipy.spatial.distance import cdist, pdist, squareform
 
 from .zoo import Zoo
 
@@ -361,6 +361,25 @@ def distances(
         "method": NAMES[method],
     }
     return pd.DataFrame(pairs | {"distance": np.maximum(values, 0.0)})
+
+
+def distances_to(
+    vector: np.ndarray,  # (d,)
+    vectors: "Mapping[str, np.ndarray]",  # data set -> (d,)
+    method: str = "correlation",  # a key of `NAMES`
+) -> pd.Series:  # data set -> distance
+    "Distance of one more data set from others; raises `ValueError` where it has none, such as from a constant."
+    distances({"the new one": vector}, method)
+    table = np.stack([np.asarray(v, float) for v in vectors.values()])
+    if method == "task2vec":
+        found = task_distance(np.asarray(vector, float), table)
+    else:
+        found = cdist(np.asarray(vector, float)[None], table, method)[0]
+    if wrong := [name for name, gap in zip(vectors, found) if not np.isfinite(gap)]:
+        raise ValueError(
+            f"the vector of {wrong[0]!r} has no distance by {method}; expected finite, unequal numbers"
+        )
+    return pd.Series(np.maximum(found, 0.0), list(vectors))
 
 
 def embeddings(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'MODALITIES', 'METHODS', 'DEFAULTS', 'schemas', 'ZooError', 'check_table', 'check_references', 'read_table',
-           'write_tables', 'Zoo', 'accuracy_matrix', 'score_matrix', 'distance_matrix', 'hide_target']
+           'write_tables', 'Zoo', 'accuracy_pairs', 'accuracy_matrix', 'score_matrix', 'distance_matrix', 'hide_target']
 
 # %% ../nbs/00_zoo.ipynb #00_zoo-003
 import functools
@@ -357,16 +357,26 @@ class Zoo:
         return digest.hexdigest()[:16]
 
 # %% ../nbs/00_zoo.ipynb #00_zoo-028
+def accuracy_pairs(
+    zoo: Zoo,
+    method: str = "full",  # which kind of fine-tuning; one of `METHODS`
+    quality: Iterable[str] | None = ("ok",),  # keep records of these qualities; None keeps all
+) -> pd.DataFrame:  # model, dataset, accuracy in [0, 1]; sorted by model, then data set
+    "Mean fine-tuned accuracy of each pair that has records."
+    rows = zoo.records[zoo.records["method"] == method]
+    if quality is not None:
+        rows = rows[rows["quality"].isin(list(quality))]
+    rows = rows[["model", "dataset", "accuracy"]].astype({"accuracy": float})
+    return rows.groupby(["model", "dataset"], as_index=False)["accuracy"].mean()
+
+
 def accuracy_matrix(
     zoo: Zoo,
     method: str = "full",  # which kind of fine-tuning; one of `METHODS`
     quality: Iterable[str] | None = ("ok",),  # keep records of these qualities; None keeps all
 ) -> pd.DataFrame:  # (models, data sets) that have records, accuracy in [0, 1] or NaN
     "Mean fine-tuned accuracy by model and data set."
-    rows = zoo.records[zoo.records["method"] == method]
-    if quality is not None:
-        rows = rows[rows["quality"].isin(list(quality))]
-    return rows.pivot_table(index="model", columns="dataset", values="accuracy", aggfunc="mean")
+    return accuracy_pairs(zoo, method, quality).pivot(index="model", columns="dataset", values="accuracy")
 
 
 def score_matrix(
