@@ -7,9 +7,10 @@ __all__ = ['KINDS', 'Ledger', 'about_sizes', 'read_ledger', 'standardise', 'mode
            'Vectors', 'alternate', 'smooth', 'Place', 'Factors']
 
 # %% ../nbs/07e_factors.ipynb #07e_factors-003
+import copy
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -218,7 +219,9 @@ class Prior:
         self.weights = self.vectors @ turned
         size = np.einsum("kp,pq,kq->", turned, np.linalg.inv(covariance), turned)
         used = (self.values / (self.values + self.penalty)).sum() * vectors.shape[1]
-        self.penalty = float(np.clip(used / max(size, 1e-12), 1e-2, 1e4))
+        self.penalty = float(
+            np.clip(used / max(size, 1e-12), 0.01, 10)
+        )  # beyond, vectors would be held at zero
         return self.features @ self.weights
 
 # %% ../nbs/07e_factors.ipynb #07e_factors-020
@@ -348,7 +351,7 @@ class Factors:
 
     def __init__(
         self,
-        size: int = 8,  # length of the vectors, at most; a quarter of the number of data sets, if that is less
+        size: int = 8,  # of the vectors, at most; with few data sets a quarter of their number
         rounds: int = 25,
         coverage: float = 0.9,  # of the intervals
         random_state: int = 0,
@@ -407,7 +410,7 @@ class Factors:
 
     def _learn(self, ledger):
         self.ledger = ledger
-        z, centre, spread = standardise(ledger)
+        z, self.centre, self.spread = standardise(ledger)
         self.map = draw_map(ledger)
         features, self.columns = model_features(ledger)
         coordinates = self.map.coordinates(ledger.gaps, ledger.sizes)
@@ -423,12 +426,40 @@ class Factors:
             self.random_state,
         )
         average = found.offsets + found.datasets @ found.models.mean(0)
-        trust = np.minimum(np.bincount(ledger.columns, minlength=len(centre)), 30).astype(float)
+        trust = np.minimum(np.bincount(ledger.columns, minlength=len(average)), 30).astype(float)
         near = np.hstack([coordinates[:, 1:], self.map.sizes, ledger.floor[:, None]])
-        self.level = smooth(near, centre + spread * average, trust)
-        self.width = smooth(near, np.log(spread), trust)
-        self.bounds = float(np.log(spread).min()), float(np.log(spread).max())
+        self.level = smooth(near, self.centre + self.spread * average, trust)
+        self.width = smooth(near, np.log(self.spread), trust)
+        self.bounds = float(np.log(self.spread).min()), float(np.log(self.spread).max())
         return self
+
+    def _scaled(self, ledger, records=slice(None)):
+        columns = ledger.columns[records]
+        return np.clip((ledger.accuracy[records] - self.centre[columns]) / self.spread[columns], -6, 6)
+
+    def read(
+        self,
+        ledger: Ledger,  # of the models and the data sets of the fit, with other records
+    ) -> "Factors":
+        "The same factors with the models' vectors taken from other records; data sets keep theirs."
+        if len(ledger.models) != len(self.ledger.models) or not np.array_equal(
+            ledger.datasets, self.ledger.datasets
+        ):
+            raise ValueError("the ledger has other models or data sets than the fit; expected the same")
+        found, shape = self.vectors, (len(ledger.models), len(ledger.datasets))
+        at = ledger.rows, ledger.columns
+        pairs, values = (
+            sp.csr_matrix((v, at), shape) for v in (np.ones(len(ledger.rows)), self._scaled(ledger))
+        )
+        right = values @ found.datasets - pairs @ (found.offsets[:, None] * found.datasets)
+        prior = found.model_prior.features @ found.model_prior.weights
+        outer = _outer(found.datasets, found.dataset_covariance)
+        w, covariance, _ = _posterior(
+            pairs, found.datasets, outer, right, prior, found.spread_models, found.noise
+        )
+        other = copy.copy(self)
+        other.ledger, other.vectors = ledger, replace(found, models=w, model_covariance=covariance)
+        return other
 
     def scale(
         self,
@@ -513,15 +544,14 @@ class Factors:
             parts[self.columns[column]] = parts.get(self.columns[column], 0.0) + float(effect)
         parts["any model"] = parts.get("any model", 0.0) - float(mean)
         rows = [(part, effect, 0) for part, effect in parts.items()]
-        z, *_ = standardise(self.ledger)
         mine = np.flatnonzero(self.ledger.rows == row)
         columns = self.ledger.columns[mine]
         prior = own @ found.model_prior.weights
         inverse = np.linalg.inv(found.spread_models)
         between = _outer(found.datasets, found.dataset_covariance)[columns].reshape(len(mine), *inverse.shape)
-        gap = (z[mine] - found.offsets[columns])[:, None] * found.datasets[columns] - between @ np.ravel(
-            prior
-        )
+        gap = (self._scaled(self.ledger, mine) - found.offsets[columns])[:, None] * found.datasets[
+            columns
+        ] - between @ np.ravel(prior)
         covariance = np.linalg.inv(between.sum(0) / found.noise + inverse)
         for record, effect in zip(mine, gap @ covariance @ v / found.noise, strict=True):
             name = self.ledger.datasets[self.ledger.columns[record]]
@@ -549,19 +579,13 @@ class Factors:
         found, ledger = self.vectors, self.ledger
         arrays = {
             name: getattr(found, name)
-            for name in (
-                "models",
-                "datasets",
-                "dataset_covariance",
-                "offsets",
-                "spread_models",
-                "spread_datasets",
-            )
+            for name in ("datasets", "dataset_covariance", "offsets", "spread_models", "spread_datasets")
         }
         arrays |= {"model_weights": found.model_prior.weights, "dataset_weights": found.dataset_prior.weights}
         arrays |= {"noise": np.array([found.noise]), "errors": self.errors, "map_vectors": self.map.vectors}
         arrays |= {"map_reach": np.array([self.map.reach]), "bounds": np.array(self.bounds)}
         arrays |= {"map_centre": self.map.centre, "map_spread": self.map.spread, "map_sizes": self.map.sizes}
+        arrays |= {"centre": self.centre, "spread": self.spread}
         for name in ("level", "width"):
             arrays[name] = np.append(*getattr(self, name))
         names = ("rows", "columns", "accuracy", "sizes", "floor")
@@ -577,13 +601,7 @@ class Factors:
     ) -> "Factors":
         "Factors from their `state`; raises `ValueError` where the arrays don't fit together."
         n, d = len(models), len(datasets)
-        shapes = {
-            "models": (n, 2),
-            "datasets": (d, 2),
-            "offsets": (d, 1),
-            "ledger_sizes": (d, 2),
-            "map_sizes": (d, 2),
-        }
+        shapes = {"datasets": (d, 2), "offsets": (d, 1), "ledger_sizes": (d, 2), "map_sizes": (d, 2)}
         for name, (rows, dimensions) in shapes.items():
             if arrays[name].ndim != dimensions or len(arrays[name]) != rows:
                 raise ValueError(f"array {name!r} has shape {arrays[name].shape}; expected {rows} rows")
@@ -605,8 +623,9 @@ class Factors:
             arrays["ledger_floor"],
             np.zeros((0, 0)),
         )
-        found = cls(arrays["models"].shape[1], coverage=coverage)
+        found = cls(arrays["datasets"].shape[1], coverage=coverage)
         found.ledger, found.errors = ledger, arrays["errors"]
+        found.centre, found.spread = arrays["centre"], arrays["spread"]
         names = ("centre", "spread", "sizes", "vectors")
         found.map = Map(float(arrays["map_reach"][0]), *(arrays[f"map_{name}"] for name in names))
         found.bounds = tuple(map(float, arrays["bounds"]))
@@ -617,19 +636,14 @@ class Factors:
             prior = Prior.__new__(Prior)
             prior.features, prior.weights = part, arrays[kind]
             priors.append(prior)
-        names = ("spread_models", "spread_datasets")
-        outer = _outer(arrays["datasets"], arrays["dataset_covariance"])
-        pairs = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), (n, d))
-        noise, p = float(arrays["noise"][0]), arrays["models"].shape[1]
-        covariance = np.linalg.inv((pairs @ outer).reshape(n, p, p) / noise + np.linalg.inv(arrays[names[0]]))
-        found.vectors = Vectors(
-            arrays["models"],
-            covariance,
-            arrays["datasets"],
+        v, spreads = arrays["datasets"], (arrays["spread_models"], arrays["spread_datasets"])
+        known = (
+            v,
             arrays["dataset_covariance"],
             arrays["offsets"],
             *priors,
-            *(arrays[name] for name in names),
-            noise,
+            *spreads,
+            float(arrays["noise"][0]),
         )
-        return found
+        found.vectors = Vectors(np.zeros((n, v.shape[1])), np.zeros((n, 0, 0)), *known)
+        return found.read(ledger)

@@ -335,8 +335,9 @@ class TransferGraph:
     ) -> tuple[pd.Series, np.ndarray]:  # mean accuracy by model, covariance (n, n) of accuracies
         """What is expected of models before one is fine-tuned, and how errors go together.
 
-        By factors only of the `SEARCHED` most promising, by the ensemble of all. Its covariance is that of the Gaussian process in units of accuracy, what is peculiar to a pair on its
-        diagonal, and a part that all models share, since the level of accuracies is guessed."""
+        By factors only of the `SEARCHED` most promising, by the ensemble of all. The ensemble's covariance is
+        that of its Gaussian process in units of accuracy, what is peculiar to a pair on its diagonal, and a
+        part that all models share, since the level of accuracies is guessed."""
         if (modality := self._modality(dataset)) in self.factors:
             factors, place = self._far(dataset, modality)
             rows = np.argsort(-factors.expect(place), kind="stable")

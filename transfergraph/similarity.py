@@ -368,7 +368,7 @@ def distances_to(
     vectors: "Mapping[str, np.ndarray]",  # data set -> (d,)
     method: str = "correlation",  # a key of `NAMES`
 ) -> pd.Series:  # data set -> distance
-    "Distance of one more data set from others; raises `ValueError` where it has none, such as from a constant."
+    "Distance of one more data set from others; raises `ValueError` where it has none, as from a constant."
     distances({"the new one": vector}, method)
     table = np.stack([np.asarray(v, float) for v in vectors.values()])
     if method == "task2vec":
