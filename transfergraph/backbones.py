@@ -326,6 +326,7 @@ def load_backbone(
     input_size: int | None = None,  # pixels of an image's side; by default what the model was trained with
     random_state: int | None = None,  # draw the weights instead of loading them: the scratch twin
     cache_dir: str | Path | None = None,  # where downloads go; by default where the hub's library puts them
+    revision: str | None = None,  # of a model on the hub: commit, tag or branch; None: the newest
 ) -> Backbone:
     "A pre-trained model by its name, or from a folder."
     import timm
@@ -352,10 +353,10 @@ def load_backbone(
             backbone = from_timm(name, config, **draw)
         else:
             tag = "" if "." in short or not (cfg and cfg.tag) else f".{cfg.tag}"
-            folder = fetch(f"timm/{short}{tag}", allow_pickle, cache_dir)
+            folder = fetch(f"timm/{short}{tag}", allow_pickle, cache_dir, revision)
             facts = read_card(folder)
     else:
-        folder = fetch(spec, allow_pickle, cache_dir)
+        folder = fetch(spec, allow_pickle, cache_dir, revision)
         facts = read_card(folder)
     config = read_config(folder) if folder else {}
     if "model_type" in config:

@@ -50,7 +50,7 @@ class ZooSpec:
 
 
 _OPTIONS = {
-    "models": {"spec", "layers", "max_length", "input_size", "allow_pickle", "finetune"},
+    "models": {"spec", "layers", "max_length", "input_size", "allow_pickle", "revision", "finetune"},
     "targets": {
         "spec",
         "per_class",
