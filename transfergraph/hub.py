@@ -203,7 +203,7 @@ def gather(
     jobs: int = 8,  # entries that are asked for at a time
     progress: bool = True,
 ) -> Gathered:
-    "Ask for all entries; raises `Unobtainable` where not one model is to be had."
+    "Ask for all entries; raises `Unobtainable` where not one model, or not one data set, is to be had."
     from concurrent.futures import ThreadPoolExecutor
 
     from tqdm import tqdm
@@ -233,6 +233,8 @@ def gather(
         raise Unobtainable(f"no model is to be had; {first['entry']}: {first['reason']}")
     models = pd.DataFrame(models)
     datasets = _with_mentioned(pd.DataFrame(datasets), models, records)
+    if not len(datasets):
+        raise Unobtainable("no data set is to be had, and none is named by a card; a zoo needs at least one")
     tables = {"models": models, "datasets": datasets}
     if records:
         tables["records"] = pd.DataFrame(records)

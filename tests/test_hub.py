@@ -1,0 +1,383 @@
+"""A zoo from a list of ids, asked of a server on this machine that speaks the hub's HTTP API."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hub_server import Fault, commit, serving
+from PIL import Image
+from safetensors.numpy import save_file
+
+from transfergraph.backbones import load_backbone
+from transfergraph.cards import Entry, Unobtainable, check_id, dataset_row, model_row, read_list, reported
+from transfergraph.checkpoints import front_matter
+from transfergraph.cli import main
+from transfergraph.hub import Hub, build_hub_zoo, patiently
+from transfergraph.zoo import Zoo
+
+BROKEN = "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
+CARD = """---
+license: apache-2.0
+datasets: [imagenet-1k]
+base_model: timm/base
+model-index:
+- name: it
+  results:
+  - dataset: {name: Pets, type: owner/pets, split: test}
+    metrics: [{type: accuracy, value: 91.5}]
+---
+# A model
+"""
+DATA_CARD = """---
+license: [cc-by-4.0]
+task_categories: [image-classification]
+dataset_info:
+  features:
+  - {name: image, dtype: image}
+  - name: label
+    dtype:
+      class_label: {names: {'0': cat, '1': dog, '2': newt}}
+  splits: [{name: train, num_examples: 120}, {name: test, num_examples: 30}]
+---
+"""
+TIMM = {
+    "architecture": "test_resnet",
+    "num_classes": 2,
+    "pretrained_cfg": {"tag": "a1_in1k", "input_size": [3, 32, 32]},
+}
+BERT = {"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 99, "max_position_embeddings": 64}
+
+
+def repository(folder, config=None, card=None, weights=True):
+    folder.mkdir(parents=True)
+    if config is not None:
+        (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    if card is not None:
+        (folder / "README.md").write_text(card)
+    if weights:
+        save_file({"weight": np.zeros((3, 4), np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    root = tmp_path / "hub"
+    repository(root / "models" / "owner" / "resnet", TIMM, CARD)
+    repository(root / "models" / "owner" / "bert", BERT, "---\ndatasets: [books]\n---\n")
+    repository(root / "datasets" / "owner" / "pets", card=DATA_CARD, weights=False)
+    with serving(root) as told:
+        monkeypatch.setenv("HF_ENDPOINT", told.url)
+        monkeypatch.setattr("transfergraph.hub.patiently.__defaults__", (4, told.waited.append, 1.0))
+        yield told
+
+
+def listed(tmp_path, *models, datasets=()):
+    path = tmp_path / "list.yaml"
+    path.write_text(json.dumps({"models": list(models), "datasets": list(datasets)}))
+    return path
+
+
+def build(tmp_path, *models, datasets=(), out="zoo", **options):
+    options = {"cache": tmp_path / "cache"} | options
+    return build_hub_zoo(
+        listed(tmp_path, *models, datasets=datasets), tmp_path / out, Hub(**options), progress=False
+    )
+
+
+def failed(found):
+    rows = found.report[found.report["status"] == "failed"]
+    return dict(zip(rows["entry"], rows["reason"]))
+
+
+def test_models_and_data_sets_of_a_hub_become_a_zoo(tmp_path, server):
+    found = build(tmp_path, "owner/resnet", "owner/bert", datasets=[{"id": "owner/pets", "role": "target"}])
+    zoo = Zoo.load(tmp_path / "zoo")
+    model = zoo.models.set_index("model").loc["owner/resnet"]
+    assert model[["modality", "architecture", "family", "source"]].tolist() == [
+        "image",
+        "test_resnet",
+        "resnet",
+        "timm",
+    ]
+    assert model[["n_params", "input_size", "pretrained_on"]].tolist() == [1234, 32, "imagenet-1k"]
+    assert model["licence"] == "apache-2.0" and model["base_model"] == "timm/base"
+    assert model["revision"] == commit(server.root / "models" / "owner" / "resnet")
+    text = zoo.models.set_index("model").loc["owner/bert"]
+    assert text[["modality", "family", "source"]].tolist() == ["text", "bert", "transformers"]
+    data = zoo.datasets.set_index("dataset").loc["owner/pets"]
+    assert data[["n_samples", "n_classes", "role", "licence"]].tolist() == [120, 3, "target", "cc-by-4.0"]
+    assert zoo.records[["model", "dataset", "method", "accuracy"]].values.tolist() == [
+        ["owner/resnet", "owner/pets", "reported", 0.915]
+    ]
+    assert found.report["status"].tolist() == ["asked"] * 3
+    pinned = json.loads((tmp_path / "zoo" / "models.json").read_text())
+    assert pinned["owner/resnet"] == {"spec": "owner/resnet", "revision": model["revision"]}
+    assert not any("safetensors" in line for line in server.asked)  # no weights are downloaded
+
+
+def test_a_second_run_asks_nobody_and_an_offline_one_needs_nobody(tmp_path, server):
+    build(tmp_path, "owner/resnet")
+    first = len(server.asked)
+    again = build(tmp_path, "owner/resnet")
+    offline = build(tmp_path, "owner/resnet", "owner/bert", offline=True)
+    assert len(server.asked) == first
+    assert again.report["status"].tolist() == ["cached"]
+    assert failed(offline) == {"owner/bert": "not in the cache, and offline"}
+    build(tmp_path, "owner/resnet", refresh=True)
+    assert len(server.asked) > first
+
+
+def test_a_damaged_answer_in_the_cache_is_asked_for_again(tmp_path, server):
+    build(tmp_path, "owner/resnet")
+    for path in (tmp_path / "cache").iterdir():
+        path.write_text('{"sha": ')
+    assert build(tmp_path, "owner/resnet").report["status"].tolist() == ["asked"]
+
+
+def test_a_revision_is_pinned_and_one_that_is_not_there_is_told(tmp_path, server):
+    sha = commit(server.root / "models" / "owner" / "resnet")
+    found = build(tmp_path, {"id": "owner/resnet", "revision": "v1"}, {"id": "owner/bert", "revision": "v9"})
+    assert found.zoo.models["revision"].tolist() == [sha]
+    assert failed(found) == {"owner/bert": "no such revision"}
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 504])
+def test_a_busy_or_ill_server_is_asked_again(tmp_path, server, status):
+    server.faults = [Fault("api/models/owner/resnet", status, times=2)]
+    found = build(tmp_path, "owner/resnet")
+    assert failed(found) == {} and len(server.waited) == 2
+    assert 0.5 <= server.waited[0] <= 1.5 and 1 <= server.waited[1] <= 3
+
+
+def test_a_server_says_when_to_come_back(tmp_path, server):
+    server.faults = [Fault("api/models/owner/resnet", 429, headers={"Retry-After": "7"})]
+    assert failed(build(tmp_path, "owner/resnet")) == {} and server.waited == [7.0]
+
+
+def test_a_server_that_stays_ill_is_named_and_the_others_are_had(tmp_path, server):
+    server.faults = [Fault("api/models/owner/resnet", 500, times=99)]
+    found = build(tmp_path, "owner/resnet", "owner/bert", retries=2)
+    assert failed(found) == {"owner/resnet": "the server answered 500"}
+    assert found.zoo.models["model"].tolist() == ["owner/bert"] and len(server.waited) == 2
+
+
+def test_silence_and_a_cut_line_are_tried_again(tmp_path, server):
+    server.faults = [Fault("api/models/owner/resnet", delay=1.5), Fault("api/models/owner/bert", cut=5)]
+    found = build(tmp_path, "owner/resnet", "owner/bert", timeout=0.5)
+    assert failed(found) == {} and len(server.waited) >= 2
+
+
+def test_no_is_an_answer(tmp_path, server):
+    repository(server.root / "models" / "owner" / "locked", TIMM)
+    (server.root / "models" / "owner" / "locked" / ".gated").touch()
+    found = build(tmp_path, "owner/bert", "owner/locked", "owner/nothing", datasets=["nothing"])
+    reasons = failed(found)
+    assert reasons["owner/locked"] == "gated: its owner has to grant access"
+    assert reasons["owner/nothing"] == reasons["nothing"] == "no such repository, or a private one"
+    assert server.waited == []
+
+
+def test_what_could_run_code_or_is_too_large_is_left_out(tmp_path, server):
+    models = server.root / "models" / "evil"
+    repository(models / "pickle", TIMM, weights=False)
+    (models / "pickle" / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    repository(models / "remote", BERT | {"auto_map": {"AutoModel": "modeling.Evil"}})
+    (models / "remote" / "modeling.py").write_text("raise SystemExit('ran')")
+    repository(models / "path", TIMM)
+    server.extra_files["evil/path"] = [{"rfilename": "../../.bashrc", "size": 3}]
+    repository(models / "large", json.dumps(TIMM) + " " * 5000)
+    repository(models / "broken", "{")
+    repository(models / "other", {"some": "thing"})
+    names = [f"evil/{path.name}" for path in models.iterdir()]
+    reasons = failed(build(tmp_path, "owner/bert", *names, max_bytes=4000))
+    assert reasons == {
+        "evil/pickle": "no model.safetensors, only pytorch_model.bin",
+        "evil/remote": "needs code from its repository (auto_map), which is never run",
+        "evil/path": "holds a file called '../../.bashrc', which leads out of its folder",
+        "evil/large": f"config.json has {5000 + len(json.dumps(TIMM))} bytes; at most 4000 are downloaded",
+        "evil/broken": f"its config.json is not JSON ({BROKEN})",
+        "evil/other": "no config.json of timm or transformers, with the key architecture or model_type",
+    }
+
+
+def test_a_hostile_card_is_not_believed():
+    bomb = "a: &a [x, x]\n" + "".join(f"{c}: &{c} [*{p}, *{p}]\n" for p, c in zip("abcdefgh", "bcdefghi"))
+    for front in (bomb, "x: !!python/object/apply:os.system ['true']", "[" * 5000, "- a list", "\t:"):
+        with pytest.warns(UserWarning) if not front.startswith("- ") else pytest.MonkeyPatch.context():
+            assert front_matter(f"---\n{front}\n---\n") == {}
+    for index in (
+        "text",
+        7,
+        [7],
+        [{"results": 7}],
+        [{"results": [7, {"dataset": 7}, {"dataset": {}, "metrics": 7}]}],
+    ):
+        rows, _ = reported(Entry("model", "a/b", "a/b"), {"card": {"model-index": index}})
+        assert rows == []
+    metrics = [{"type": "accuracy", "value": v} for v in (-1, 101, True, None, "90", float("nan"))] + [7, {}]
+    card = {"model-index": [{"results": [{"dataset": {"type": "x"}, "metrics": metrics}]}]}
+    rows, left = reported(Entry("model", "a/b", "a/b"), {"card": card})
+    assert rows == [] and len(left) == 6
+    wild = {"license": ["mit"], "base_model": [[]], "datasets": {"a": 1}, "model-index": 3}
+    config = TIMM | {"pretrained_cfg": {"input_size": "big", "tag": 5}}
+    facts = {"config": config, "card": wild, "files": {"model.safetensors": None}, "sha": "1"}
+    row = model_row(Entry("model", "a/b", "a/b"), facts)
+    assert row["licence"] is None and row["input_size"] is None and row["bytes"] == 0
+    with pytest.raises(Unobtainable, match="images or texts"):
+        dataset_row(
+            Entry("dataset", "a", "a"), {"card": {"dataset_info": 7, "task_categories": 7}, "sha": "1"}
+        )
+
+
+@pytest.mark.parametrize(
+    "wrong", ["../x", "/etc", "a/b/c", "a--b/c", "a b", "a;rm", "$(x)", "é/x", "a/..", "-x", ".x", 7]
+)
+def test_what_is_no_id_is_refused(wrong):
+    with pytest.raises(ValueError, match="is no id of a hub"):
+        check_id(wrong)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[1]", "expected a mapping"),
+        ("models: 7", "models is not a list"),
+        ("models: []", "models is empty"),
+        ("models: [a, a]", "listed twice"),
+        ("models: [{id: a, path: b}]", "entry 1: .* expected an id, a path"),
+        ("models: [{id: a, code: b}]", "expected an id, a path, or a mapping of id, name, path, revision"),
+        ("models: [{id: ../a}]", "entry 1: '../a' is no id"),
+        ("models: [a, {path: nowhere}]", "entry 2: .*nowhere is not there"),
+        ("models: [{id: a, revision: ../b}]", "revision is '../b'"),
+        ("models: [a]\ndatasets: [{id: b, role: friend}]", "role is 'friend'; expected source or target"),
+        ("models: [{id: a, name: 7}]", "name is 7"),
+        ("models: [a]\nprobe: [b]", "probe is"),
+        ("models: [", "not YAML"),
+    ],
+)
+def test_a_list_that_is_wrong_is_refused(tmp_path, content, message):
+    (tmp_path / "list.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_list(tmp_path / "list.yaml")
+
+
+def test_nothing_is_written_where_nothing_can_be_had(tmp_path, server):
+    with pytest.raises(Unobtainable, match="no model is to be had; owner/nothing: no such repository"):
+        build(tmp_path, "owner/nothing")
+    repository(server.root / "models" / "owner" / "silent", BERT)
+    with pytest.raises(Unobtainable, match="no data set is to be had"):
+        build(tmp_path, "owner/silent")
+    assert not (tmp_path / "zoo").exists()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="holds no zoo"):
+        build(tmp_path, "owner/bert", out="taken")
+
+
+def test_not_asked_again_for_what_was_had_before_a_kill(tmp_path, server):
+    "Killed while one entry is waited for: the next run asks for that one only."
+    server.faults = [Fault("api/models/owner/bert", delay=30)]
+    path = listed(tmp_path, "owner/resnet", "owner/bert")
+    call = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
+    call += ["hub", "build", path, tmp_path / "zoo", "--cache", tmp_path / "cache", "--quiet"]
+    running = subprocess.Popen(call, env=os.environ)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "cache").glob("models--owner--resnet*.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not (tmp_path / "zoo").exists()
+    server.asked.clear()
+    found = build(tmp_path, "owner/resnet", "owner/bert")
+    assert found.report["status"].tolist() == ["cached", "asked"]
+    assert not any("resnet" in line for line in server.asked)
+
+
+def test_the_command_line_against_a_server(tmp_path, server):
+    path = listed(tmp_path, "owner/resnet", "owner/nothing", datasets=["owner/pets"])
+    call = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
+    call += ["hub", "build", path, tmp_path / "zoo", "--cache", tmp_path / "cache", "--quiet"]
+    told = subprocess.run(call, env=os.environ, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[0].endswith("zoo: 1 models, 2 data sets, 1 reported results")
+    assert "failed  model  owner/nothing  no such repository, or a private one" in told.stdout
+    told = subprocess.run(
+        [*call, "--offline", "--csv"], env=os.environ, capture_output=True, text=True, timeout=120
+    )
+    assert told.stdout.splitlines()[1] == "model,owner/resnet,cached,"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--retries", "-1"], "--retries -1: expected 0 or more"),
+        (["--max-bytes", "0"], "--max-bytes 0: expected more than 0"),
+        (["--offline", "--refresh"], "--refresh asks the hub again"),
+        ([], "no such file|No such file"),
+    ],
+)
+def test_bad_options_are_one_line(tmp_path, capsys, arguments, message):
+    assert main(["hub", "build", str(tmp_path / "no.yaml"), str(tmp_path / "zoo"), *arguments]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and re.search(message, line)
+
+
+def test_a_real_checkpoint_is_loaded_at_the_revision_of_the_zoo(tmp_path, server):
+    "Weights that timm really made, listed, put into a zoo, and loaded as its models.json says."
+    made = load_backbone("test_resnet", input_size=32, random_state=3)
+    folder = server.root / "models" / "owner" / "real"
+    made.save(folder)
+    found = build(tmp_path, "owner/real", datasets=[])
+    options = found.models["owner/real"]
+    loaded = load_backbone(options["spec"], revision=options["revision"], cache_dir=tmp_path / "files")
+    images = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3)).astype("uint8")
+    assert np.allclose(loaded.features(images), made.features(images), atol=1e-5)
+    assert loaded.metadata["n_params"] == made.metadata["n_params"]
+    with pytest.raises(ValueError, match="owner/real"):
+        load_backbone("owner/real", revision="f" * 40, cache_dir=tmp_path / "files")
+
+
+def test_local_folders_get_distances_from_a_probe(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, shift in (("one", 0), ("two", 60)):
+        for label, colour in (("red", (150, 40, 40)), ("blue", (40, 40, 150))):
+            (tmp_path / name / label).mkdir(parents=True)
+            for i in range(8):
+                pixels = (
+                    (np.array(colour) + shift + rng.integers(-40, 40, (32, 32, 3)))
+                    .clip(0, 255)
+                    .astype("uint8")
+                )
+                Image.fromarray(pixels).save(tmp_path / name / label / f"{i}.png")
+    load_backbone("test_resnet", input_size=32, random_state=0).save(tmp_path / "net")
+    probe = str(tmp_path / "net")
+    content = {
+        "models": [{"path": "net"}],
+        "datasets": ["one", {"path": "two", "role": "target"}],
+        "probe": probe,
+    }
+    (tmp_path / "list.yaml").write_text(json.dumps(content))
+    found = build_hub_zoo(tmp_path / "list.yaml", tmp_path / "zoo", Hub(tmp_path / "cache"), progress=False)
+    zoo = Zoo.load(tmp_path / "zoo")
+    assert found.report["status"].tolist() == ["read"] * 3
+    assert zoo.datasets["n_classes"].tolist()[:2] == [2, 2] and zoo.targets == ["two"]
+    assert len(zoo.embeddings) and (zoo.distances["distance"] > 0).all()
+    assert zoo.models["n_params"].iloc[0] > 1000
+
+
+def test_only_faults_of_the_line_are_tried_again():
+    calls = []
+
+    def call():
+        calls.append(1)
+        raise KeyError("a mistake of ours")
+
+    with pytest.raises(KeyError):
+        patiently(call, sleep=calls.append)
+    assert calls == [1]
