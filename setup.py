@@ -22,6 +22,7 @@ setup(
     keywords=settings["keywords"].split(),
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
+    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("ray", "s3")},
     packages=[settings["lib_path"]],
     entry_points={"console_scripts": settings["console_scripts"].split()},
 )

@@ -456,6 +456,12 @@ def repro_command(args: argparse.Namespace) -> None:
     "Reproduce a DVC pipeline, its independent parts side by side."
     from transfergraph.pipeline import run_chains
 
+    if args.executor is not None:
+        from transfergraph.executors import HERE, read_executor
+
+        os.environ.pop(HERE, None)
+        read_executor(args.executor)
+        os.environ[HERE] = args.executor  # for the stages, which are processes of their own
     run_chains(args.pipeline)
 
 # %% ../nbs/14_cli.ipynb #14_cli-023
@@ -571,7 +577,7 @@ def parser() -> argparse.ArgumentParser:
 
     text = "Make a zoo of models and data sets of a hub, or in folders, without downloading weights."
     hub = commands.add_parser("hub", help=text, description=text)
-    hub_commands = hub.add_subparsers(dest="hub_command", required=True, metavar="command")
+    hub_commands = hub.add_subparsers(dest="hub_command", required=True, metavar="command", help="what to do")
     sub = command("build", hub_build_command, text, among=hub_commands)
     sub.add_argument("spec", metavar="SPEC", help="YAML list of models and data sets")
     sub.add_argument("out", metavar="OUT", help="folder of the zoo")
@@ -604,6 +610,10 @@ def parser() -> argparse.ArgumentParser:
     text = "Reproduce a DVC pipeline, parts that share no stage side by side, and say how far it is."
     sub = command("repro", repro_command, text, printed=False)
     sub.add_argument("pipeline", metavar="FILE", nargs="?", default="dvc.yaml", help="(default: %(default)s)")
+    text = (
+        "where models are scored and fine-tuned: local:4, ray:auto, ray://host:10001 (default: params.yaml)"
+    )
+    sub.add_argument("--executor", metavar="WHERE", help=text)
     return top
 
 # %% ../nbs/14_cli.ipynb #14_cli-025
