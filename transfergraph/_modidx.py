@@ -320,6 +320,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                          'transfergraph.executors.Executor.__post_init__': ( 'executors.html#executor.__post_init__',
                                                                                              'transfergraph/executors.py'),
                                          'transfergraph.executors._apply': ('executors.html#_apply', 'transfergraph/executors.py'),
+                                         'transfergraph.executors._knock': ('executors.html#_knock', 'transfergraph/executors.py'),
                                          'transfergraph.executors._local_size': ( 'executors.html#_local_size',
                                                                                   'transfergraph/executors.py'),
                                          'transfergraph.executors.locally': ('executors.html#locally', 'transfergraph/executors.py'),

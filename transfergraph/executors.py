@@ -8,6 +8,7 @@ __all__ = ['HERE', 'EXECUTORS', 'Executor', 'read_executor', 'locally', 'on_ray'
 # %% ../nbs/04c_executors.ipynb #04c_executors-003
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +121,7 @@ def on_ray(
     ours = not ray.is_initialized()
     if ours:
         try:
+            _knock(executor.address)
             ray.init(
                 executor.address, log_to_driver=False, logging_level="ERROR", **_local_size(executor, jobs)
             )
@@ -152,6 +154,13 @@ def on_ray(
     finally:
         if ours:
             ray.shutdown()
+
+
+def _knock(address):
+    "Raise `OSError` where nobody listens: Ray itself would go on asking for ever."
+    if address and (found := re.fullmatch(r"(?:ray://)?([\w.-]+):(\d+)", address)):
+        with socket.create_connection((found[1], int(found[2])), timeout=10):
+            pass
 
 
 def _local_size(executor, jobs):
