@@ -430,7 +430,8 @@ class TransferGraph:
             kept = replace(self.zoo, records=Zoo().records, scores=Zoo().scores) if self.factors else self.zoo
             write_tables(scratch / "zoo", {table: getattr(kept, table) for table in TABLES})
             for modality, factors in self.factors.items():
-                save_file(factors.state(), scratch / f"{modality}.safetensors")
+                arrays = {name: np.ascontiguousarray(array) for name, array in factors.state().items()}
+                save_file(arrays, scratch / f"{modality}.safetensors")
                 facts["factors"][modality] = {
                     "datasets": factors.ledger.datasets.tolist(),
                     "coverage": factors.coverage,
