@@ -371,6 +371,25 @@ def test_local_folders_get_distances_from_a_probe(tmp_path):
     assert zoo.models["n_params"].iloc[0] > 1000
 
 
+def test_data_sets_are_not_downloaded_for_a_probe_when_large_or_packed(tmp_path, server):
+    data = server.root / "datasets" / "owner"
+    (data / "pets" / "train.parquet").write_bytes(b"x" * 5000)
+    repository(data / "packed", card=DATA_CARD, weights=False)
+    (data / "packed" / "images.ZIP").write_bytes(b"PK")
+    (tmp_path / "list.yaml").write_text(
+        json.dumps(
+            {"models": ["owner/bert"], "datasets": ["owner/pets", "owner/packed"], "probe": "test_resnet"}
+        )
+    )
+    found = build_hub_zoo(
+        tmp_path / "list.yaml", tmp_path / "zoo", Hub(tmp_path / "cache", max_bytes=4000), progress=False
+    )
+    left = found.report[found.report["status"] == "left out"].set_index("entry")["reason"]
+    assert "bytes, at most 4000 are downloaded" in left["owner/pets"]
+    assert left["owner/packed"] == "not seen by the probe: images.ZIP is an archive, which is not unpacked"
+    assert found.zoo.embeddings.empty and not any("parquet" in line or "ZIP" in line for line in server.asked)
+
+
 def test_only_faults_of_the_line_are_tried_again():
     calls = []
 

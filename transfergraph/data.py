@@ -231,6 +231,7 @@ def read_source(
     text_column: str | None,
     label_column: str | None,
     decode: Callable,  # (read, names) -> images
+    revision: str | None = None,  # of a data set on the hub
 ) -> tuple[str, Source]:  # the data set's name, what it holds
     "Find the reader: embedded name, then file or folder, then hub id."
     if isinstance(spec, str) and spec in EMBEDDED:
@@ -256,7 +257,7 @@ def read_source(
         raise FileNotFoundError(
             f"{text or 'empty name'}: no such file or folder; {FORMS} ({listed(EMBEDDED, 50)})"
         )
-    return text, read_arrow(read_hub(text, EMBEDDED), splits, *columns, decode, text)
+    return text, read_arrow(read_hub(text, EMBEDDED, revision), splits, *columns, decode, text)
 
 
 def load_dataset(
@@ -275,12 +276,13 @@ def load_dataset(
     | bool
     | None = None,  # folder of decoded images; None: the usual one; False: none
     progress: bool = True,  # bars on stderr for what takes over two seconds
+    revision: str | None = None,  # of a data set on the hub: commit, branch or tag
 ) -> Dataset:
     "Load labelled images or texts; raises one error that names the item where something is wrong with them."
     if size < 1:
         raise ValueError(f"size: {size} pixels; expected at least 1")
     decode = functools.partial(decode_images, size=size, cache=cache, progress=progress)
-    name, source = read_source(spec, splits, text_column, label_column, decode)
+    name, source = read_source(spec, splits, text_column, label_column, decode, revision)
     parts = dict(source.parts)
     for split, part in parts.items():
         if not len(part.labels):

@@ -362,6 +362,7 @@ FORMS = (
 def read_hub(
     spec: str,  # "name", "owner/name", or with a configuration "owner/name:configuration"
     embedded: Iterable[str] = (),  # names to tell of where the hub cannot be reached
+    revision: str | None = None,  # commit, branch or tag; None: what the hub has now
 ) -> "datasets.DatasetDict":
     "A data set of the Hugging Face hub, or its copy in the hub's cache; code from the hub is never run."
     import datasets
@@ -369,9 +370,8 @@ def read_hub(
     name, _, configuration = spec.partition(":")
     old = int(datasets.__version__.split(".")[0]) < 4  # later versions cannot run code from the hub at all
     try:
-        return datasets.load_dataset(
-            name, configuration or None, **({"trust_remote_code": False} if old else {})
-        )
+        options = {"trust_remote_code": False} if old else {}
+        return datasets.load_dataset(name, configuration or None, revision=revision, **options)
     except ConnectionError as error:
         offline = datasets.config.HF_HUB_OFFLINE
         reason = "HF_HUB_OFFLINE is set and its cache holds no copy" if offline else "no connection"
