@@ -106,6 +106,7 @@ def test_models_and_data_sets_of_a_hub_become_a_zoo(tmp_path, server):
         "timm",
     ]
     assert model[["n_params", "input_size", "pretrained_on"]].tolist() == [1234, 32, "imagenet-1k"]
+    assert np.isnan(model["pretrained_accuracy"])  # what the card reports is about pets, a record
     assert model["licence"] == "apache-2.0" and model["base_model"] == "timm/base"
     assert model["revision"] == commit(server.root / "models" / "owner" / "resnet")
     text = zoo.models.set_index("model").loc["owner/bert"]
@@ -187,6 +188,7 @@ def test_what_could_run_code_or_is_too_large_is_left_out(tmp_path, server):
     models = server.root / "models" / "evil"
     repository(models / "pickle", TIMM, weights=False)
     (models / "pickle" / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    repository(models / "empty", TIMM, weights=False)
     repository(models / "remote", BERT | {"auto_map": {"AutoModel": "modeling.Evil"}})
     (models / "remote" / "modeling.py").write_text("raise SystemExit('ran')")
     repository(models / "path", TIMM)
@@ -198,6 +200,7 @@ def test_what_could_run_code_or_is_too_large_is_left_out(tmp_path, server):
     reasons = failed(build(tmp_path, "owner/bert", *names, max_bytes=4000))
     assert reasons == {
         "evil/pickle": "no model.safetensors, only pytorch_model.bin",
+        "evil/empty": "no model.safetensors",
         "evil/remote": "needs code from its repository (auto_map), which is never run",
         "evil/path": "holds a file called '../../.bashrc', which leads out of its folder",
         "evil/large": f"config.json has {5000 + len(json.dumps(TIMM))} bytes; at most 4000 are downloaded",

@@ -143,14 +143,10 @@ def model_row(
     weights = [name for name in files if re.fullmatch(r"model[^/]*\.safetensors", name)]
     if not weights:
         pickles = [name for name in files if name.endswith((".bin", ".pth", ".pt", ".ckpt", ".h5", ".pkl"))]
-        raise Unobtainable(f"no model.safetensors{f', only {pickles[0]}' * bool(pickles)}")
+        raise Unobtainable("no model.safetensors" + (f", only {pickles[0]}" if pickles else ""))
     front = front if isinstance(front, dict) else {}
     known = card_facts(front)
-    row = {
-        "model": entry.name,
-        "n_params": facts.get("params"),
-        "pretrained_accuracy": known.get("pretrained_accuracy"),
-    }
+    row = {"model": entry.name, "n_params": facts.get("params")}
     if "architecture" in config:
         row |= _timm_row(config)
     else:
@@ -164,6 +160,8 @@ def model_row(
     base = front.get("base_model")
     base = base[0] if isinstance(base, list) and base else base
     row["pretrained_on"] = row["pretrained_on"] or known.get("pretrained_on")
+    same = row["pretrained_on"] == known.get("pretrained_on")  # an accuracy elsewhere is a record, not this
+    row["pretrained_accuracy"] = known.get("pretrained_accuracy") if same else None
     row |= {"source": "local"} if entry.local else {}
     licence = front.get("license")
     row |= {"revision": facts["sha"], "licence": licence if isinstance(licence, str) else None}
