@@ -374,6 +374,19 @@ def test_local_folders_get_distances_from_a_probe(tmp_path):
     assert zoo.models["n_params"].iloc[0] > 1000
 
 
+def test_results_that_were_joined_survive_a_rebuild(tmp_path, server):
+    build(tmp_path, "owner/resnet", "owner/bert")
+    own = tmp_path / "own.csv"
+    own.write_text("model,dataset,accuracy\nowner/resnet,cars,0.8\nelse/net,cars,0.6\n")
+    assert main(["import-records", str(own), str(tmp_path / "zoo"), "--modality", "image"]) == 0
+    build(tmp_path, "owner/resnet")
+    zoo = Zoo.load(tmp_path / "zoo")
+    assert sorted(zoo.models["model"]) == ["else/net", "owner/resnet"]  # bert is not listed any more
+    assert sorted(zoo.records["method"]) == ["full", "full", "reported"] and "cars" in set(
+        zoo.datasets["dataset"]
+    )
+
+
 def test_data_sets_are_not_downloaded_for_a_probe_when_large_or_packed(tmp_path, server):
     data = server.root / "datasets" / "owner"
     (data / "pets" / "train.parquet").write_bytes(b"x" * 5000)

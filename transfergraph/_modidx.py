@@ -528,6 +528,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'transfergraph.hub.build_hub_zoo': ('hub.html#build_hub_zoo', 'transfergraph/hub.py'),
                                    'transfergraph.hub.gather': ('hub.html#gather', 'transfergraph/hub.py'),
                                    'transfergraph.hub.patiently': ('hub.html#patiently', 'transfergraph/hub.py'),
+                                   'transfergraph.hub.with_joined': ('hub.html#with_joined', 'transfergraph/hub.py'),
                                    'transfergraph.hub.write_whole': ('hub.html#write_whole', 'transfergraph/hub.py')},
             'transfergraph.imports': { 'transfergraph.imports.Joined': ('imports.html#joined', 'transfergraph/imports.py'),
                                        'transfergraph.imports._about': ('imports.html#_about', 'transfergraph/imports.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'LONGEST_WAIT', 'MOST_BYTES', 'ARCHIVES', 'patiently', 'Hub', 'write_whole', 'Gathered', 'gather',
-           'build_hub_zoo']
+           'build_hub_zoo', 'with_joined']
 
 # %% ../nbs/13_hub.ipynb #13_hub-003
 import json
@@ -13,7 +13,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -349,11 +349,29 @@ def build_hub_zoo(
     out = Path(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_zoo(out))):
         raise ZooError(f"{out}: is there and holds no zoo; expected a new folder, or a zoo to replace")
+    older = Zoo.load(out) if _is_zoo(out) else None
     found = gather(entries, hub, probe, progress=progress)
+    if older is not None:
+        found = replace(found, zoo=with_joined(found.zoo, older))
     found.zoo.save(out)
     write_whole(out / "models.json", json.dumps(found.models, indent=1) + "\n")
     write_whole(out / "hub-report.csv", found.report.to_csv(index=False))
     return found
+
+
+def with_joined(
+    zoo: Zoo,
+    older: Zoo,  # which it is to replace
+) -> Zoo:
+    "A zoo with those results of an older one that were not reported by cards, and what they name."
+    joined = older.records[older.records["method"] != "reported"]
+    tables = {"records": [zoo.records, joined]}
+    for table, key in (("models", "model"), ("datasets", "dataset")):
+        rows, known = getattr(older, table), set(getattr(zoo, table)[key])
+        tables[table] = [getattr(zoo, table), rows[rows[key].isin(joined[key]) & ~rows[key].isin(known)]]
+    filled = {table: [part for part in parts if len(part)] for table, parts in tables.items()}
+    merged = {table: pd.concat(parts, ignore_index=True) for table, parts in filled.items() if parts}
+    return replace(zoo, **merged).validate()
 
 
 def _is_zoo(folder):
