@@ -10,12 +10,23 @@ import time
 
 import numpy as np
 import pytest
+import transformers
 from hub_server import Fault, commit, serving
 from PIL import Image
 from safetensors.numpy import save_file
+from test_backbones import TINY, save_timm, save_tiny
 
 from transfergraph.backbones import load_backbone
-from transfergraph.cards import Entry, Unobtainable, check_id, dataset_row, model_row, read_list, reported
+from transfergraph.cards import (
+    Entry,
+    Unobtainable,
+    check_id,
+    dataset_row,
+    local_facts,
+    model_row,
+    read_list,
+    reported,
+)
 from transfergraph.checkpoints import front_matter
 from transfergraph.cli import main
 from transfergraph.hub import Hub, build_hub_zoo, patiently
@@ -209,6 +220,135 @@ def test_what_could_run_code_or_is_too_large_is_left_out(tmp_path, server):
     }
 
 
+def row_of(folder):
+    return model_row(Entry("model", str(folder), "it", local=True), local_facts(folder))
+
+
+SAME = ["modality", "architecture", "family", "pretrained_on", "source"]
+
+
+@pytest.mark.parametrize("head", ["AutoModel", "AutoModelForSequenceClassification"])
+@pytest.mark.parametrize("family", TINY)
+def test_a_text_model_has_the_same_row_before_and_after_it_is_loaded(tmp_path, family, head):
+    save_tiny(tmp_path, family, getattr(transformers, head))
+    row, loaded = row_of(tmp_path), load_backbone(tmp_path).metadata
+    assert {key: row[key] for key in SAME} == {key: loaded[key] for key in SAME}
+    assert family == "roberta" or row["input_size"] == loaded["input_size"]
+
+
+def test_an_image_model_of_transformers_has_the_same_row_before_and_after(tmp_path):
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.ViTConfig(**small, image_size=32, patch_size=8, num_labels=3)
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    row, loaded = row_of(tmp_path), load_backbone(tmp_path).metadata
+    same = [*SAME, "input_size"]
+    assert {key: row[key] for key in same} == {key: loaded[key] for key in same}
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_mambaout"])
+def test_a_model_of_timm_has_the_same_row_before_and_after(tmp_path, name):
+    save_timm(tmp_path, name)
+    row, loaded = row_of(tmp_path), load_backbone(tmp_path).metadata
+    same = [*SAME, "input_size"]
+    assert {key: row[key] for key in same} == {key: loaded[key] for key in same}
+    facts = local_facts(tmp_path) | {"params": None}  # a hub may not have counted
+    counted = model_row(Entry("model", "a/b", "it"), facts)["n_params"]
+    positions = 6144 if name == "test_vit" else 0  # this one was made for images smaller than usual
+    assert counted == loaded["n_params"] + positions
+
+
+@pytest.mark.parametrize(
+    "config, reason",
+    [
+        ({"model_type": "wav2vec2"}, "a model of the type wav2vec2 reads neither images nor texts"),
+        ({"model_type": "whisper"}, "a model of the type whisper reads neither"),
+        ({"model_type": "evil_bert"}, "transformers has no model of the type 'evil_bert'"),
+        ({"model_type": ["bert"]}, r"transformers has no model of the type \['bert'\]"),
+        ({"model_type": "x" * 9999}, r"transformers has no model of the type 'x{56}\.\.\."),
+        ({"architecture": "resnet_of_doom"}, "timm .* has no architecture 'resnet_of_doom'"),
+        ({"architecture": {"a": 1}}, "timm .* has no architecture"),
+        ({"architecture": "hf-hub:evil/model"}, "timm .* has no architecture 'hf-hub:evil/model'"),
+    ],
+)
+def test_a_model_that_could_not_be_loaded_gets_a_reason(config, reason):
+    facts = {"config": config, "card": {}, "files": {"model.safetensors": 1}, "sha": "1"}
+    with pytest.raises(Unobtainable, match=reason):
+        model_row(Entry("model", "a/b", "a/b"), facts)
+
+
+def test_nothing_is_built_from_a_stranger_s_numbers():
+    "A configuration with a billion labels and layers: a library that makes an object of it is out of memory."
+    config = BERT | {"num_labels": 10**12, "num_hidden_layers": 10**12, "max_position_embeddings": 10**400}
+    facts = {"config": config, "card": {}, "files": {"model.safetensors": 1}, "sha": "1"}
+    row = model_row(Entry("model", "a/b", "a/b"), facts)
+    assert row["architecture"] == "BertModel" and row["input_size"] == 128
+
+
+def test_names_on_a_card_cannot_write_to_the_terminal():
+    for name in ("\x1b[2Jowned", "two\nlines", "x" * 5000, "\u202eevil", "", 7, None):
+        results = [{"dataset": {"type": name, "name": name}, "metrics": [{"type": "accuracy", "value": 0.5}]}]
+        card = {
+            "model-index": [{"results": results}],
+            "datasets": [name],
+            "license": name,
+            "base_model": name,
+        }
+        facts = {"config": BERT, "card": card, "files": {"model.safetensors": 1}, "sha": "1"}
+        entry = Entry("model", "a/b", "a/b")
+        rows, left = reported(entry, facts)
+        assert rows == [] and left == ["an accuracy on a data set without a name"]
+        row = model_row(entry, facts)
+        assert row["pretrained_on"] is row["licence"] is row["base_model"] is None
+    metrics = [{"type": "accuracy", "value": "9" * 5000}]
+    card = {"model-index": [{"results": [{"dataset": {"type": "x"}, "metrics": metrics}]}]}
+    assert len(reported(entry, facts | {"card": card})[1][0]) < 150
+
+
+def test_the_training_split_is_no_test():
+    results = [
+        {"dataset": {"type": "x", "split": split}, "metrics": [{"type": "accuracy", "value": value}]}
+        for split, value in (("train", 0.99), ("validation", 0.8), ("test", 0.7), ("dev", 0.9))
+    ]
+    rows, left = reported(Entry("model", "a/b", "a/b"), {"card": {"model-index": [{"results": results}]}})
+    assert [row["accuracy"] for row in rows] == [0.7] and left == ["accuracy on the training split of x"]
+
+
+def test_a_data_set_has_one_name_whatever_cards_call_it(tmp_path, server):
+    models, datasets = server.root / "models" / "owner", server.root / "datasets" / "owner"
+    card = "---\ndatasets: [OWNER/pets]\nmodel-index:\n- results:\n"
+    said = (("{type: Pets}", 0.9), ("{type: glue, config: cola}", 0.8), ("{type: other}", 0.5))
+    for dataset, value in said:
+        card += f"  - dataset: {dataset}\n    metrics: [{{type: accuracy, value: {value}}}]\n"
+    repository(models / "tuned", BERT, card + "---\n")
+    infos = "".join(
+        f"- config_name: {name}\n  features:\n  - {{name: text, dtype: string}}\n"
+        f"  - name: label\n    dtype: {{class_label: {{names: {names}}}}}\n"
+        f"  splits: [{{name: train, num_examples: {n}}}]\n"
+        for name, names, n in (("cola", "[no, yes]", 8), ("mnli", "[a, b, c]", 9))
+    )
+    repository(datasets / "glue", card=f"---\ndataset_info:\n{infos}---\n", weights=False)
+    text = DATA_CARD.replace("image-classification", "text-classification").replace(
+        "dtype: image", "dtype: string"
+    )
+    (datasets / "pets" / "README.md").write_text(text)
+    listed = [
+        {"id": "owner/pets", "name": "pets"},
+        {"id": "owner/glue", "config": "cola", "aliases": ["glue/cola"]},
+        {"id": "owner/glue", "config": "mnli", "name": "mnli"},
+        {"id": "owner/glue", "name": "unclear"},
+    ]
+    zoo = build(tmp_path, "owner/tuned", datasets=listed).zoo
+    assert dict(zip(zoo.records["dataset"], zoo.records["accuracy"], strict=True)) == {
+        "pets": 0.9,
+        "owner/glue/cola": 0.8,
+        "other": 0.5,
+    }
+    assert zoo.models["pretrained_on"].tolist() == ["pets"]
+    sizes = zoo.datasets.set_index("dataset")[["n_samples", "n_classes"]]
+    assert sizes.loc["owner/glue/cola"].tolist() == [8, 2] and sizes.loc["mnli"].tolist() == [9, 3]
+    assert sizes.loc["unclear"].isna().all() and zoo.datasets["dataset"].tolist()[-1] == "other"
+
+
 def test_a_hostile_card_is_not_believed():
     bomb = "a: &a [x, x]\n" + "".join(f"{c}: &{c} [*{p}, *{p}]\n" for p, c in zip("abcdefgh", "bcdefghi"))
     for front in (bomb, "x: !!python/object/apply:os.system ['true']", "[" * 5000, "- a list", "\t:"):
@@ -261,6 +401,8 @@ def test_what_is_no_id_is_refused(wrong):
         ("models: [a]\ndatasets: [{id: b, role: friend}]", "role is 'friend'; expected source or target"),
         ("models: [{id: a, name: 7}]", "name is 7"),
         ("models: [a]\nprobe: [b]", "probe is"),
+        ("models: [a]\ndatasets: [{id: b, config: ../c}]", "config is '../c'"),
+        ("models: [a]\ndatasets: [{id: b, aliases: c}]", "aliases is 'c'; expected a list"),
         ("models: [", "not YAML"),
     ],
 )
@@ -381,6 +523,7 @@ def test_results_that_were_joined_survive_a_rebuild(tmp_path, server):
     assert main(["import-records", str(own), str(tmp_path / "zoo"), "--modality", "image"]) == 0
     build(tmp_path, "owner/resnet")
     zoo = Zoo.load(tmp_path / "zoo")
+    assert zoo.targets == ["cars"]
     assert sorted(zoo.models["model"]) == ["else/net", "owner/resnet"]  # bert is not listed any more
     assert sorted(zoo.records["method"]) == ["full", "full", "reported"] and "cars" in set(
         zoo.datasets["dataset"]

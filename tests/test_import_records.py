@@ -77,6 +77,73 @@ def test_other_names_are_mapped_and_other_columns_kept(tmp_path):
     assert zoo.records["who"].tolist() == ["me", "you", ""]
 
 
+def test_row_numbers_that_a_program_wrote_are_no_column(tmp_path):
+    rows = PLAIN.splitlines()
+    content = "\n".join(f"{'' if i == 0 else i},{row}" for i, row in enumerate(rows))
+    pd.testing.assert_frame_equal(
+        read_results(write(tmp_path, content, "numbered.csv")), read_results(write(tmp_path, PLAIN))
+    )
+
+
+def test_shares_are_not_taken_for_per_cent(tmp_path):
+    with pytest.raises(ZooError, match=r"no accuracy is above 0\.9; expected per cent, or no --percent"):
+        read_results(write(tmp_path, PLAIN), percent=True)
+
+
+def test_own_results_make_targets_of_what_cards_have_named(tmp_path, capsys):
+    "A zoo of a hub knows data sets from cards, as sources; fine-tuned on, they can be evaluated."
+    models = pd.DataFrame({"model": list("abc"), "modality": "image", "pretrained_on": "web"})
+    models["revision"] = ["1", "2", "3"]
+    datasets = pd.DataFrame({"dataset": ["pets", "web"], "modality": "image", "role": "source"})
+    said = pd.DataFrame({"model": ["a"], "dataset": ["pets"], "method": "reported", "accuracy": [0.5]})
+    Zoo(models, datasets, said).save(tmp_path / "zoo")
+    assert main(["evaluate", str(tmp_path / "zoo"), "--method", "mean"]) == 2
+    runs = [(m, d, f"0.{i}{j}") for i, m in enumerate("abc", 4) for j, d in enumerate(["pets", "cars"])]
+    path = write(tmp_path, "model,dataset,accuracy\n" + "".join(f"{m},{d},{a}\n" for m, d, a in runs))
+    assert main(["import-records", str(path), str(tmp_path / "zoo")]) == 0
+    zoo = Zoo.load(tmp_path / "zoo")
+    assert zoo.targets == ["pets", "cars"] and zoo.models["revision"].tolist() == ["1", "2", "3"]
+    assert zoo.records["method"].tolist() == ["reported"] + ["full"] * 6
+    capsys.readouterr()
+    arguments = ["--method", "mean", "--seeds", "0", "--quiet", "--json"]
+    assert main(["evaluate", str(tmp_path / "zoo"), *arguments]) == 0
+    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["spearman"]["n_targets"] == 2 and rows["spearman"]["mean"] == pytest.approx(1)
+
+
+def test_what_a_card_reported_makes_no_target(tmp_path):
+    content = "model,dataset,method,accuracy\na,x,reported,0.5\na,y,full,0.5\n"
+    assert join_results(read_results(write(tmp_path, content)), modality="text").zoo.targets == ["y"]
+
+
+def test_runs_that_differ_in_a_setting_are_two_runs(tmp_path):
+    content = "model,dataset,learning_rate,seed,accuracy\na,x,0.1,0,0.5\na,x,0.2,0,0.5\na,x,0.1,0,0.5\n"
+    joined = join_results(read_results(write(tmp_path, content)), modality="text")
+    assert joined.counts["records"] == 2 and joined.counts["repeated"] == 1 and joined.differing.empty
+
+
+def test_a_run_with_another_accuracy_is_kept_and_told(tmp_path, capsys):
+    zoo = str(tmp_path / "zoo")
+    content = "model,dataset,seed,accuracy\na,x,0,0.5\nb,x,,0.5\n"
+    assert main(["import-records", str(write(tmp_path, content)), zoo, "--modality", "text"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["import-records", str(write(tmp_path, content.replace("0.5", "0.6"))), zoo]) == 0
+    told = capsys.readouterr()
+    assert "2 records added" in told.out
+    what = "1 of them have the seed and settings of another run but not its accuracy; first a on x, 0.6"
+    assert told.err == f"transfergraph: {what}\n"
+
+
+def test_a_data_set_without_records_is_ranked_for_from_the_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = write(tmp_path, PLAIN)
+    assert main(["import-records", str(path), str(tmp_path / "zoo"), "--modality", "image"]) == 0
+    capsys.readouterr()
+    assert main(["rank", str(tmp_path / "zoo"), "--dataset", "imagenet-1k", "--json"]) == 0
+    models = [row["model"] for row in json.loads(capsys.readouterr().out)]
+    assert sorted(models) == ["resnet50/imagenet-1k", "vit_base/imagenet-1k"]
+
+
 def test_names_of_all_kinds_survive(tmp_path):
     names = ["日本/モデル", "a b;c", "=1+1", "../x", "it's", 'say "so"', "🤗"]
     frame = pd.DataFrame({"model": names, "dataset": "x", "accuracy": np.linspace(0.1, 0.7, 7)})
@@ -106,6 +173,11 @@ def test_names_of_all_kinds_survive(tmp_path):
         ("model,dataset,target,accuracy,n_params\na,x,x,1,many\n", "column 'n_params': 'many'"),
         ("model,target,target,accuracy\na,x,y,1\n", "column 'target' appears twice"),
         (b"\xff\xfe\x00", "cannot be read as a table"),
+        ("model,target,accuracy\na,x,0.5\nb,x,0.5,7\n", "row 2 has 4 fields, the header 3"),
+        ("model,target,accuracy\na,x\n", "row 1 has 2 fields, the header 3"),
+        ('model,target,accuracy\na,"x,0.5\n', "cannot be read as a table"),
+        ('model,target,accuracy\na,"x\ny",0.5\n', "row 1, column 'dataset': 'x.*expected one line of text"),
+        ("model,target,accuracy\na,\x1b[2Jx,0.5\n", "row 1, column 'dataset': .*expected one line of text"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, content, message):

@@ -419,6 +419,11 @@ def import_records_command(args: argparse.Namespace) -> None:
         n = joined.counts
         new = f"{n['models']} new models, {n['datasets']} new data sets"
         print(f"{out}: {n['records']} records added, {n['repeated']} were there already; {new}")
+    if len(joined.differing):
+        first = joined.differing.iloc[0]
+        where = f"first {first['model']} on {first['dataset']}, {first['accuracy']:.4g}"
+        what = "have the seed and settings of another run but not its accuracy"
+        _say(f"{len(joined.differing)} of them {what}; {where}")
 
 # %% ../nbs/14_cli.ipynb #14_cli-020
 def yaml_value(

@@ -19,7 +19,16 @@ from typing import Any
 
 import pandas as pd
 
-from .cards import Entry, Unobtainable, dataset_row, local_facts, model_row, read_list, reported
+from transfergraph.cards import (
+    Entry,
+    Unobtainable,
+    dataset_row,
+    known_as,
+    local_facts,
+    model_row,
+    read_list,
+    reported,
+)
 from .checkpoints import front_matter, one_line
 from .zoo import Zoo, ZooError
 
@@ -223,6 +232,7 @@ def gather(
     from tqdm import tqdm
 
     entries = list(entries)
+    names = known_as(entries)
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         answers = pool.map(lambda entry: _ask(entry, hub, probe), entries)
         answers = list(tqdm(answers, total=len(entries), desc="hub", disable=not progress))
@@ -234,8 +244,9 @@ def gather(
         if status == "failed":
             continue
         if entry.kind == "model":
-            models.append(row)
-            records += found
+            models.append(_renamed(row, "pretrained_on", names))
+            rows = {row["dataset"]: row for row in (_renamed(row, "dataset", names) for row in found[::-1])}
+            records += reversed(rows.values())
             pinned = {} if entry.local else {"revision": row["revision"]}
             listed[entry.name] = {"spec": entry.spec, **pinned}
         else:
@@ -255,6 +266,12 @@ def gather(
     if loaded and probe is not None:
         tables["embeddings"], tables["distances"] = _embed(loaded, probe, progress)
     return Gathered(Zoo(**tables).validate(), report, listed)
+
+
+def _renamed(row, column, names):
+    "What a card calls a data set, under its name in the zoo."
+    called = str(row[column]).casefold()
+    return row | {column: names[called]} if called in names else row
 
 
 def _ask(entry, hub, probe):
@@ -293,7 +310,8 @@ def _read_dataset(entry, revision=None):
 
     from transfergraph.data import load_dataset
 
-    data = load_dataset(entry.spec, **entry.options, revision=revision, progress=False)
+    spec = f"{entry.spec}:{entry.config}" if entry.config else entry.spec
+    data = load_dataset(spec, **entry.options, revision=revision, progress=False)
     counts = np.bincount(data.labels["train"], minlength=data.n_classes)
     row = {"dataset": entry.name, "modality": data.modality, "n_samples": int(counts.sum())}
     row |= {
@@ -371,6 +389,7 @@ def with_joined(
         tables[table] = [getattr(zoo, table), rows[rows[key].isin(joined[key]) & ~rows[key].isin(known)]]
     filled = {table: [part for part in parts if len(part)] for table, parts in tables.items()}
     merged = {table: pd.concat(parts, ignore_index=True) for table, parts in filled.items() if parts}
+    merged["datasets"].loc[merged["datasets"]["dataset"].isin(joined["dataset"]), "role"] = "target"
     return replace(zoo, **merged).validate()
 
 

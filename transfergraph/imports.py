@@ -6,7 +6,6 @@
 __all__ = ['ABOUT_MODEL', 'ABOUT_DATASET', 'ALIASES', 'TEXTS', 'NUMBERS', 'read_results', 'Joined', 'join_results']
 
 # %% ../nbs/13a_imports.ipynb #13a_imports-003
-import csv
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .sources import TABLES as FORMS
 from .zoo import MODALITIES, TABLES, Zoo, ZooError
 
 # %% ../nbs/13a_imports.ipynb #13a_imports-005
@@ -72,6 +72,15 @@ def read_results(
             raise ZooError(f"{path}: row {row + 1}, column {column!r} is empty; expected it to be filled in")
     if table.empty:
         raise ZooError(f"{path}: holds no row; expected one a run")
+    for column in [c for c in TEXTS if c in table]:
+        odd = table[column].map(lambda v: v is not None and not v.isprintable())
+        if odd.any():
+            row = int(np.flatnonzero(odd)[0])
+            shown = f"{table[column].iloc[row]!r:.80}"
+            raise ZooError(f"{path}: row {row + 1}, column {column!r}: {shown}; expected one line of text")
+    if percent and (table["accuracy"] <= 1).all():
+        most = f"{table['accuracy'].max():g}"
+        raise ZooError(f"{path}: no accuracy is above {most}; expected per cent, or no --percent")
     table["accuracy"] /= 100 if percent else 1
     for column in [c for c in ("accuracy", "pretrained_accuracy") if c in table]:
         if len(wrong := np.flatnonzero((table[column] < 0) | (table[column] > 1))):
@@ -90,15 +99,16 @@ def _read(path):
         with open(path, encoding="utf-8-sig") as file:
             head = file.readline()
         sep = "\t" if path.suffix == ".tsv" else ";" if ";" in head and "," not in head else ","
-        names = next(csv.reader([head], delimiter=sep), [])
-        table = pd.read_csv(
-            path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
-        )
+        names, read, _ = FORMS[".csv"](path, sep)
+        columns, _ = read(names)
+        if not names:
+            raise ValueError("it is empty")
     except Exception as error:  # a parser has many ways to fail; the user needs the file's name
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ZooError(f"{path}: cannot be read as a table ({reason})") from error
+    table = pd.DataFrame(dict(enumerate(columns)), dtype=object)
     table.columns = [name.strip() for name in names]
-    return table
+    return table.loc[:, table.columns != ""]  # such as row numbers that a program wrote
 
 
 def _numbers(values, path, column):
@@ -116,6 +126,7 @@ class Joined:
 
     zoo: Zoo
     counts: dict[str, int]  # models, datasets, records: new ones; repeated: runs that were there already
+    differing: pd.DataFrame  # new runs with the seed and settings of another, and another accuracy
 
 
 def join_results(
@@ -140,7 +151,7 @@ def join_results(
     datasets = _about(results, "dataset", ("modality", *ABOUT_DATASET), zoo.datasets, origin)
     fresh = ~datasets["dataset"].isin(zoo.datasets["dataset"])
     datasets["role"] = datasets["role"].astype(object) if "role" in datasets else None
-    datasets.loc[fresh, "role"] = "target"
+    datasets.loc[fresh, "role"] = "source"
     sources = models.loc[models["pretrained_on"].notna(), ["pretrained_on", "modality"]].drop_duplicates(
         "pretrained_on"
     )
@@ -152,10 +163,15 @@ def join_results(
     records = results[own].copy()
     for column, value in (("method", "full"), ("quality", "ok")):
         records[column] = records[column].fillna(value) if column in records else value
-    key = [c for c in ("model", "dataset", "method", "seed", "accuracy") if c in records or c == "seed"]
-    known = zoo.records.reindex(columns=key).astype({"accuracy": float, "seed": float})
-    asked = records.reindex(columns=key).astype({"accuracy": float, "seed": float})
-    seen = pd.concat([known, asked], ignore_index=True).duplicated().to_numpy()[len(known) :]
+    ran = records.loc[records["method"] != "reported", "dataset"]
+    datasets.loc[datasets["dataset"].isin(ran), "role"] = "target"
+    settings = ["seed", *(c for c in ("epochs", "batch_size", "learning_rate") if c in records)]
+    key = ["model", "dataset", "method", *settings]
+    numbers = dict.fromkeys(["accuracy", *settings], float)
+    both = [rows.reindex(columns=[*key, "accuracy"]).astype(numbers) for rows in (zoo.records, records)]
+    runs = pd.concat(both, ignore_index=True)
+    seen = runs.duplicated().to_numpy()[len(zoo.records) :]
+    differing = runs.duplicated(key).to_numpy()[len(zoo.records) :] & ~seen & both[1]["seed"].notna()
     parts = [part for part in (zoo.records, records[~seen]) if len(part)]
     merged = pd.concat(parts, ignore_index=True) if parts else zoo.records
     joined = replace(zoo, models=models, datasets=datasets, records=merged)
@@ -166,7 +182,7 @@ def join_results(
         "records": int((~seen).sum()),
         "repeated": int(seen.sum()),
     }
-    return Joined(joined, counts)
+    return Joined(joined, counts, both[1][differing].reset_index(drop=True))
 
 
 def _shown(value):
