@@ -113,6 +113,8 @@ class Handler(BaseHTTPRequestHandler):
         if what == "tree":
             oid = [hashlib.sha1(p.read_bytes()).hexdigest() for p in files]
             rows = [{"type": "file", "path": n, "size": s, "oid": o} for (n, s), o in zip(listed, oid)]
+            extra = [(f["rfilename"], f["size"]) for f in told.extra_files.get(name, [])]
+            rows += [{"type": "file", "path": n, "size": size, "oid": "0" * 40} for n, size in extra]
             return self.send(200, json.dumps(rows).encode(), {}, body)
         siblings = [{"rfilename": n, "size": s} for n, s in listed] + told.extra_files.get(name, [])
         info = {

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from test_backbones import TINY, save_timm, save_tiny
 
+from transfergraph.asking import Hub, patiently
 from transfergraph.backbones import load_backbone
 from transfergraph.cards import (
     Entry,
@@ -29,7 +30,7 @@ from transfergraph.cards import (
 )
 from transfergraph.checkpoints import front_matter
 from transfergraph.cli import main
-from transfergraph.hub import Hub, build_hub_zoo, patiently
+from transfergraph.hub import build_hub_zoo
 from transfergraph.zoo import Zoo
 
 BROKEN = "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
@@ -84,7 +85,7 @@ def server(tmp_path, monkeypatch):
     repository(root / "datasets" / "owner" / "pets", card=DATA_CARD, weights=False)
     with serving(root) as told:
         monkeypatch.setenv("HF_ENDPOINT", told.url)
-        monkeypatch.setattr("transfergraph.hub.patiently.__defaults__", (4, told.waited.append, 1.0))
+        monkeypatch.setattr("transfergraph.asking.patiently.__defaults__", (4, told.waited.append, 1.0))
         yield told
 
 
@@ -486,6 +487,81 @@ def test_a_real_checkpoint_is_loaded_at_the_revision_of_the_zoo(tmp_path, server
     assert loaded.metadata["n_params"] == made.metadata["n_params"]
     with pytest.raises(ValueError, match="owner/real"):
         load_backbone("owner/real", revision="f" * 40, cache_dir=tmp_path / "files")
+
+
+def test_a_model_is_had_under_its_name_in_timm(tmp_path, server):
+    made = load_backbone("test_resnet", input_size=32, random_state=3)
+    made.save(server.root / "models" / "timm" / "test_resnet.r160_in1k")
+    found = build(tmp_path, "test_resnet", {"id": "timm/test_resnet.r160_in1k", "name": "same"})
+    assert found.models["test_resnet"] == found.models["same"] | {"spec": "test_resnet"}
+    options = found.models["test_resnet"] | {"cache_dir": tmp_path / "files"}
+    assert load_backbone(options.pop("spec"), **options).revision == made.revision
+
+
+def test_a_download_stays_in_its_folder(tmp_path, server):
+    load_backbone("test_resnet", input_size=32, random_state=3).save(server.root / "models" / "evil" / "path")
+    (server.root / "models" / "out.json").write_text("{}")  # the server would even give it
+    for name in ("tokenizer/../../../out.json", "tokenizer/../../../../../../../../out.json"):
+        server.extra_files["evil/path"] = [{"rfilename": name, "size": 2}]
+        with pytest.raises(ValueError, match=r"evil/path: .*the hub does not give it"):
+            load_backbone("evil/path", cache_dir=tmp_path / "a" / "b" / "files")
+    assert [p for p in tmp_path.rglob("out.json") if server.root not in p.parents] == []
+
+
+def test_a_cut_file_is_fetched_again(tmp_path, server):
+    server.faults = [Fault("bert/resolve/.*/config.json", cut=5), Fault("bert/resolve/.*/README.md", 503)]
+    assert build(tmp_path, "owner/bert").zoo.models["pretrained_on"].tolist() == ["books"]
+
+
+def moods(folder, days=10):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text("---\nlicense: mit\ntask_categories: [text-classification]\n---\n")
+    for split, n in (("train", days), ("test", 4)):
+        rows = "".join(f"good day {split} {i},good\nbad day {split} {i},bad\n" for i in range(n))
+        (folder / f"{split}.csv").write_text("text,label\n" + rows)
+
+
+def test_a_probe_sees_data_sets_of_a_hub_at_their_commit_and_remembers_them(tmp_path, server):
+    data = server.root / "datasets" / "owner"
+    moods(data / "moods")
+    moods(data / "other", days=12)
+    (data / "other" / "README.md").unlink()  # no card: the items tell
+    moods(data / "scripted")
+    (data / "scripted" / "scripted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    content = {"models": ["owner/bert"], "datasets": [f"owner/{d}" for d in ("moods", "other", "scripted")]}
+    (tmp_path / "list.yaml").write_text(json.dumps(content | {"probe": "minilm"}))
+    call = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
+    call += ["hub", "build", tmp_path / "list.yaml", tmp_path / "zoo", "--cache", tmp_path / "cache"]
+    env = os.environ | {"HF_HOME": str(tmp_path / "home")}
+
+    def run(*options):
+        server.asked.clear()
+        told = subprocess.run(
+            [*call, "--quiet", *options], env=env, capture_output=True, text=True, timeout=300
+        )
+        assert told.returncode == 0, told.stderr
+        assert "examples/s" not in told.stderr
+        return told.stdout, Zoo.load(tmp_path / "zoo")
+
+    shown, zoo = run()
+    assert "  entries: 4 asked\n" in shown and "not seen by the probe: it is read by scripted.py" in shown
+    assert not (tmp_path / "ran").exists() and not any(
+        "GET" in a and "scripted.py" in a for a in server.asked
+    )
+    rows = zoo.datasets.set_index("dataset")
+    assert rows.loc["owner/moods", ["n_samples", "n_classes", "majority_share"]].tolist() == [20, 2, 0.5]
+    assert rows.loc["owner/moods", "licence"] == "mit" and rows.loc["owner/other", "n_samples"] == 24
+    sha = {name: commit(data / name) for name in ("moods", "other", "scripted")}
+    assert all(rows.loc[f"owner/{name}", "revision"] == value for name, value in sha.items())
+    fetched = [line for line in server.asked if line.endswith(".csv") and "GET" in line]
+    assert fetched and all(any(value in line for value in sha.values()) for line in fetched)
+    assert set(zoo.embeddings["dataset"]) == {"owner/moods", "owner/other"}
+    moods(data / "moods", days=20)  # the hub moves on, the zoo does not
+    shown, again = run("--offline")
+    assert server.asked == [] and "  entries: 4 cached\n" in shown
+    assert again.embeddings["vector"].map(list).tolist() == zoo.embeddings["vector"].map(list).tolist()
+    newer = run("--refresh")[1].datasets.set_index("dataset")
+    assert newer.loc["owner/moods", ["n_samples", "revision"]].tolist() == [40, commit(data / "moods")]
 
 
 def test_local_folders_get_distances_from_a_probe(tmp_path):

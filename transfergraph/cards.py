@@ -43,6 +43,7 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)  # of a data set, see `load_dataset`
     config: str | None = None  # of a data set, where its repository holds several
     aliases: tuple[str, ...] = ()  # what cards call a data set besides its id
+    repository: str | None = None  # of a model that timm knows by a shorter name; None: `spec`
 
 
 def check_id(
@@ -130,7 +131,21 @@ def _entry(value, kind, origin, home):
         return Entry(kind, str(path), name, True, None, role, options, aliases=tuple(aliases))
     spec = check_id(value["id"], origin)
     name = name or (spec if config is None else f"{spec}/{config}")
-    return Entry(kind, spec, name, False, revision, role, options, config, tuple(aliases))
+    asked = _timm_repository(spec) if kind == "model" else None
+    return Entry(kind, spec, name, False, revision, role, options, config, tuple(aliases), asked)
+
+
+def _timm_repository(spec):
+    "Where `load_backbone` finds a model that is called as timm calls it: resnet18, or resnet18.a1_in1k."
+    short = spec.removeprefix("timm/")
+    if "/" in short or (short != spec and "." in short):
+        return None
+    import timm
+
+    if not timm.is_model(short.partition(".")[0]):
+        return None
+    cfg = timm.get_pretrained_cfg(short, allow_unregistered=True)
+    return f"timm/{short}" if "." in short or not (cfg and cfg.tag) else f"timm/{short}.{cfg.tag}"
 
 
 def known_as(

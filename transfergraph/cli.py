@@ -358,8 +358,9 @@ def cache_folder(
 
 def hub_build_command(args: argparse.Namespace) -> None:
     "Make a zoo from a list of models and data sets, and say what could not be had."
+    from transfergraph.asking import Hub
     from transfergraph.cards import Unobtainable
-    from transfergraph.hub import Hub, build_hub_zoo
+    from transfergraph.hub import build_hub_zoo
 
     for option, value in (("--max-bytes", args.max_bytes), ("--timeout", args.timeout)):
         if value <= 0:
@@ -386,6 +387,8 @@ def hub_build_command(args: argparse.Namespace) -> None:
     zoo, missed = found.zoo, found.report[found.report["reason"] != ""]
     parts = [(zoo.models, "models"), (zoo.datasets, "data sets"), (zoo.records, "reported results")]
     print(f"{args.out}: " + ", ".join(f"{len(table)} {what}" for table, what in parts))
+    asked = found.report.loc[found.report["status"] != "left out", "status"].value_counts(sort=False)
+    print("  entries: " + ", ".join(f"{n} {status}" for status, n in asked.items()))
     if len(missed):
         print(aligned([[f"  {r.status}", r.kind, r.entry, r.reason] for r in missed.itertuples()]))
     out = Path(args.out)
