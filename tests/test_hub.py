@@ -513,6 +513,18 @@ def test_a_cut_file_is_fetched_again(tmp_path, server):
     assert build(tmp_path, "owner/bert").zoo.models["pretrained_on"].tolist() == ["books"]
 
 
+def test_dates_on_a_card_are_no_reason_to_lose_a_model(tmp_path, server):
+    card = "---\n2020-01-01: made\nwhen: 2020-01-02\ndatasets: [books]\n---\n"
+    (server.root / "models" / "owner" / "bert" / "README.md").write_text(card)
+    assert build(tmp_path, "owner/bert").zoo.models["pretrained_on"].tolist() == ["books"]
+
+
+def test_a_configuration_without_end_is_one_entry_lost(tmp_path, server):
+    repository(server.root / "models" / "evil" / "deep", "[" * 100_000)
+    found = build(tmp_path, "owner/bert", "evil/deep")
+    assert failed(found)["evil/deep"].startswith("its config.json is not JSON")
+
+
 def moods(folder, days=10):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.md").write_text("---\nlicense: mit\ntask_categories: [text-classification]\n---\n")

@@ -180,14 +180,14 @@ class Hub:
             raise Unobtainable(_reason(error)) from error
         try:
             config = json.loads(config) if config is not None else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unobtainable(f"its config.json is not JSON ({one_line(error)})") from error
         front = front_matter(card or "", f"{entry.spec}: README.md")
         weights = getattr(info, "safetensors", None)
         facts = {
             "sha": info.sha,
             "config": config,
-            "card": json.loads(json.dumps(front, default=str)),
+            "card": json.loads(json.dumps(front, default=str, skipkeys=True)),
             "files": files,
         }
         return facts | {"params": getattr(weights, "total", None), "downloads": info.downloads}
