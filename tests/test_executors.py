@@ -158,6 +158,38 @@ def test_errors_deaths_and_other_versions_are_told_apart(cluster, monkeypatch):
         list(run_tasks(abs, [1], f"ray:{cluster.address}"))
 
 
+def test_what_no_machine_can_do_is_one_line(cluster, tmp_path, monkeypatch):
+    with pytest.raises(RuntimeError, match=r"needs 1 CPUs and 0.5 GPUs, and the largest .* have 1 and 0;"):
+        list(run_tasks(abs, [1], Executor("ray", cluster.address, num_gpus=0.5)))
+    (tmp_path / "only_here.py").write_text("def double(n):\n    return 2 * n\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    only_here = __import__("only_here")
+    with pytest.raises(RuntimeError, match=r"can't load what it is to run .*only_here.*; expected the same"):
+        list(run_tasks(only_here.double, [1], f"ray:{cluster.address}"))
+
+
+def test_a_cluster_of_ones_own_starts_beside_another(cluster):
+    ray = needs_ray()
+    assert dict(run_tasks(abs, [-1], "ray")) == {-1: 1}
+    ray.init(cluster.address, log_to_driver=False)
+    assert len([node for node in ray.nodes() if node["Alive"]]) == 3  # the other is as it was
+
+
+def test_a_task_said_to_be_done_without_a_result_is_made_again(tmp_path, home):
+    records = tmp_path / "records.jsonl"
+
+    def tune():
+        return finetune_all(
+            nets(home)[:1], ["digits"], Settings(epochs=1), (0,), records, jobs=1, progress=False, lease=0.5
+        )
+
+    first = tune()
+    for path in written(records)[0]:
+        path.unlink(missing_ok=True)
+    again = tune()
+    assert again["accuracy"].tolist() == first["accuracy"].tolist()
+
+
 def test_rays_client_reaches_a_cluster_from_outside():
     ray = needs_ray()
     from ray.cluster_utils import Cluster

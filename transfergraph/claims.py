@@ -93,6 +93,22 @@ class Claims:
         "Say that the result of a task is on disk."
         (self.folder / f"{key}.done").touch()
 
+    def finished(self) -> set[str]:
+        "Tasks that were said to be done longer than a lease ago: their results can be seen everywhere."
+        marks = list(self.folder.glob("*.done"))
+        if not marks:
+            return set()
+        old, now = set(), self._now()
+        for mark in marks:
+            with contextlib.suppress(FileNotFoundError):
+                if now - mark.stat().st_mtime > self.lease:
+                    old.add(mark.stem)
+        return old
+
+    def forget(self, key: str) -> None:
+        "Take back that a task is done, since its result is gone."
+        (self.folder / f"{key}.done").unlink(missing_ok=True)
+
 # %% ../nbs/04d_claims.ipynb #04d_claims-008
 TAKEN = "taken by another machine"
 

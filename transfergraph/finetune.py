@@ -367,6 +367,7 @@ def finetune_all(
         function = Claimed(runner, claims, operator.attrgetter("key"))
     with tqdm(total=len(runs), desc="fine-tuning", disable=not progress) as bar:
         while True:
+            finished = claims.finished() if claims is not None else set()  # before the results are read
             done, failed = (
                 {row["run"]: row for path in paths for row in read_lines(path, mend=lease is None)}
                 for paths in written(records)
@@ -377,6 +378,9 @@ def finetune_all(
                 if not (run.key in done and (save is None or saved_at(save, run).exists()))
                 and (retry or run.key in done or run.key not in failed)
             ]
+            for run in open_runs:
+                if run.key in finished:  # the result was deleted, or is not in these files
+                    claims.forget(run.key)
             bar.update(len(runs) - len(open_runs) - bar.n)
             taken = False
             for run, row in run_tasks(function, open_runs, executor, jobs, threads):
