@@ -17,7 +17,7 @@ export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env export readme test lint lab paper repro study published clean
+.PHONY: help env export readme test lint lab paper repro study published site clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,10 @@ published: env ## run the pipeline of the published records (imports them first 
 	@test -d zoos/paper-image -a -d zoos/paper-text || $(MAKE) --no-print-directory paper
 	@dvc repro paper/dvc.yaml
 
+site: env ## make site/, one static site of the reports that are there (fetches those of the repository where none are)
+	@ls reports/*/summary.ipynb >/dev/null 2>&1 || dvc pull --quiet
+	@transfergraph site
+
 clean: ## remove caches and build leftovers (keeps .venv, zoos, trained models, logs of runs and reports)
-	@rm -rf .cache build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	@rm -rf .cache site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 	@find nbs tests transfergraph \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -24,5 +24,6 @@ setup(
     install_requires=settings["requirements"].split(),
     extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("ray", "s3")},
     packages=[settings["lib_path"]],
+    package_data={settings["lib_path"]: ["assets/*"]},
     entry_points={"console_scripts": settings["console_scripts"].split()},
 )

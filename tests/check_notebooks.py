@@ -122,7 +122,7 @@ def check() -> list[str]:
 
 def top(at: str, names: list[str]) -> set[str]:
     "Of the top folder, leave out what neither a notebook nor a link of README.md needs."
-    return {"zoos", "build", "dist"} & set(names) if Path(at) == ROOT else set()
+    return {"zoos", "build", "dist", "site"} & set(names) if Path(at) == ROOT else set()
 
 
 def main() -> int:

@@ -48,10 +48,20 @@ class ZooSpec:
     finetune: Settings
     seeds: tuple[int, ...] = (0,)
     probe_items: int = 500  # items of a data set that the probe sees, at most
+    licence: str | None = None  # of the models, where an entry has none of its own
 
 
 _OPTIONS = {
-    "models": {"spec", "layers", "max_length", "input_size", "allow_pickle", "revision", "finetune"},
+    "models": {
+        "spec",
+        "layers",
+        "max_length",
+        "input_size",
+        "allow_pickle",
+        "revision",
+        "licence",
+        "finetune",
+    },
     "targets": {
         "spec",
         "per_class",
@@ -105,7 +115,7 @@ def read_spec(
     for metric in metrics:
         inputs_of(metric)
     settings = Settings(**(given["finetune"] or {}))
-    rest = {key: content.pop(key) for key in ("seeds", "probe_items") if key in content}
+    rest = {key: content.pop(key) for key in ("seeds", "probe_items", "licence") if key in content}
     if content:
         known = ", ".join(f.name for f in dataclasses.fields(ZooSpec)[1:])
         raise ValueError(f"{name}: {next(iter(content))!r} is not one of {known}")
@@ -138,7 +148,7 @@ def load_named(
     "Load a backbone and call it by its name in the zoo."
     from transfergraph.backbones import load_backbone
 
-    options = {key: value for key, value in options.items() if key != "finetune"}
+    options = {key: value for key, value in options.items() if key not in ("finetune", "licence")}
     backbone = load_backbone(options.pop("spec"), modality=modality, **options)
     backbone.metadata = {**backbone.metadata, "model": name}
     return backbone
@@ -283,8 +293,10 @@ def tune_models(
 
 # %% ../nbs/05b_building.ipynb #05b_building-016
 def model_table(spec: ZooSpec) -> pd.DataFrame:  # the zoo's `models`
-    "What the checkpoints say of themselves; a model is its own row."
-    return pd.DataFrame([load().metadata for _, load in loaders(spec)])
+    "What the checkpoints say of themselves, and the licence where the spec has one; a row per model."
+    table = pd.DataFrame([load().metadata for _, load in loaders(spec)])
+    licences = [options.get("licence") or spec.licence for options in spec.models.values()]
+    return table.assign(licence=licences) if any(licences) else table
 
 
 def dataset_table(
