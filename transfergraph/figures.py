@@ -256,7 +256,8 @@ def figure_ranking(
 ) -> "Figure":
     "Expected accuracy and interval of every model, best on top."
     families = list(dict.fromkeys(ranking["family"].fillna("other"))) if "family" in ranking else []
-    palette = dict(zip(families, [*FAMILIES.values(), *["#707070"] * len(families)]))
+    colours = [BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, SKY, *["#707070"] * len(families)]
+    palette = dict(zip(families, colours))
     figure = new_figure(7.2, 1.0 + 0.24 * len(ranking))
     ax = figure.subplots()
     for at, row in enumerate(ranking.to_dict("records")):

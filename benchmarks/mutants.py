@@ -1,0 +1,251 @@
+"""How many small faults in the library do its tests notice? Mutants by cosmic-ray, a process for each.
+
+    .venv/bin/pip install -r benchmarks/requirements.txt
+    .venv/bin/python benchmarks/mutants.py zoo graph evaluate transferability --out mutants
+
+Of each pool of modules 150 mutants are drawn: places first, then one of the faults that fit there, so that an
+operator with a dozen replacements does not crowd out the rest. Mutants that differ in annotations, docstrings
+or `TYPE_CHECKING` blocks only can't change what the code does and are not drawn. A mutant is written to a copy
+of the package, never to the checkout. First the tests run that reach its line, quick ones first, until one
+fails; if none does, all tests of the pool run. One that takes five times as long as the unchanged code, and a
+minute, counts as noticed: it hangs. The table has a row per mutant; `--only` runs some again by number.
+"""
+
+import argparse
+import ast
+import csv
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = "decomposition evidence separation neighbours assignments reference probes".split()
+POOLS = {  # name -> modules, files of tests
+    "zoo": (["zoo"], ["zoo", "paper", "import_records"]),
+    "graph": (["graph"], ["graph"]),
+    "evaluate": (["evaluate", "metrics"], ["evaluate"]),
+    "transferability": (["transferability", *PARTS], ["transferability", *PARTS]),
+}
+COLUMNS = ["pool", "number", "module", "line", "operator", "before", "after", "outcome", "by", "seconds"]
+
+
+class Bare(ast.NodeTransformer):
+    "What the code does: without annotations, docstrings and what is for type checkers only."
+
+    def visit_FunctionDef(self, node):
+        self.generic_visit(node)
+        node.returns = None
+        for arg in ast.walk(node.args):
+            if isinstance(arg, ast.arg):
+                arg.annotation = None
+        return self._silent(node)
+
+    def visit_ClassDef(self, node):
+        self.generic_visit(node)
+        return self._silent(node)
+
+    visit_Module = visit_ClassDef
+
+    def visit_AnnAssign(self, node):
+        self.generic_visit(node)
+        node.annotation = ast.Constant(None)
+        return node
+
+    def visit_If(self, node):
+        return None if getattr(node.test, "id", "") == "TYPE_CHECKING" else self.generic_visit(node)
+
+    def _silent(self, node):
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+            node.body = node.body[1:] or [ast.Pass()]
+        return node
+
+
+def meaning(source):
+    return ast.dump(Bare().visit(ast.parse(source)))
+
+
+def draw(modules, n, seed):
+    "Mutants as (module, line, operator, occurrence): a place at random, then a fault at random."
+    from cosmic_ray import plugins
+    from cosmic_ray.ast import ast_nodes, get_ast
+
+    places = {}
+    for module in modules:
+        source = (ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8")
+        tree = get_ast(source)
+        skipped = source.index("__all__") if "__all__" in source else 0
+        first = source[:skipped].count("\n") + 1
+        for name in sorted(plugins.operator_names()):
+            kind = plugins.get_operator(name)
+            if kind.arguments():
+                continue
+            positions = (p for node in ast_nodes(tree) for p in kind().mutation_positions(node))
+            for occurrence, (start, end) in enumerate(positions):
+                if start[0] > first:
+                    places.setdefault((module, start, end), []).append((name, occurrence))
+    rng, drawn = random.Random(seed), []
+    order = sorted(places)
+    rng.shuffle(order)
+    for module, start, end in order:
+        name, occurrence = rng.choice(places[module, start, end])
+        source = (ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8")
+        mutant = mutate(module, name, occurrence)
+        try:
+            same = meaning(mutant) == meaning(source)
+        except SyntaxError:
+            continue
+        if not same:
+            drawn.append((module, start[0], name, occurrence))
+        if len(drawn) == n:
+            break
+    return drawn
+
+
+def mutate(module, name, occurrence):
+    from cosmic_ray import plugins
+    from cosmic_ray.mutating import mutate_code
+
+    source = (ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8")
+    return mutate_code(source, plugins.get_operator(name)(), occurrence)
+
+
+def in_child(work, limit):
+    "Run a function in a forked process group; its exit code, or None where it took too long."
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        code = 1
+        try:
+            code = int(work())
+        finally:
+            os._exit(code)
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+def run_tests(package, tests, *options):
+    "The tests on the package in a folder, in this process; a later import of the library finds that one."
+    import pytest
+
+    sys.path.insert(0, str(package))
+    os.environ["PYTHONPATH"] = str(package)
+    os.chdir(ROOT)
+    common = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-W", "ignore"]
+    return pytest.main([*common, *options, *tests])
+
+
+def coverage_of(files, folder):
+    "Seconds of each test, which tests reach which line, and seconds of all of them on the unchanged code."
+    shutil.copytree(ROOT / "transfergraph", folder / "transfergraph")
+    cover, report = folder / ".coverage", folder / "report.xml"
+
+    def work():
+        os.environ["COVERAGE_FILE"] = str(cover)
+        options = [f"--cov={folder / 'transfergraph'}", "--cov-context=test", "--cov-report="]
+        return run_tests(folder, files, *options, f"--junitxml={report}", "-o", "junit_family=xunit1")
+
+    began = time.monotonic()
+    if code := in_child(work, 1800):
+        raise SystemExit(f"the tests fail on the unchanged code (exit code {code}): {' '.join(files)}")
+    took = time.monotonic() - began
+    from xml.etree import ElementTree
+
+    import coverage
+
+    seconds = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        seconds[f"{case.get('file')}::{case.get('name')}"] = float(case.get("time"))
+    reached, known = {}, coverage.CoverageData(basename=str(cover))
+    known.read()
+    for file in known.measured_files():
+        for line, contexts in known.contexts_by_lineno(file).items():
+            names = {c.rpartition("|")[0] for c in contexts if c}
+            reached[Path(file).stem, line] = None if "" in contexts and not names else names
+    return seconds, reached, took
+
+
+def judge(mutant, seconds, reached, files, limit):
+    "What the tests say of one mutant: killed, timeout or survived, and by how many tests it was looked at."
+    module, line, name, occurrence = mutant
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder)
+        shutil.copytree(
+            ROOT / "transfergraph", package / "transfergraph", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        (package / "transfergraph" / f"{module}.py").write_text(
+            mutate(module, name, occurrence), encoding="utf-8"
+        )
+        names = reached.get((module, line)) or set()
+        near = sorted(names & set(seconds), key=lambda t: (module not in t.split("::")[0], seconds[t]))
+        for tests in [near[:40], near[40:400], files]:
+            if tests:
+                code = in_child(lambda tests=tests: run_tests(package, tests), limit)
+                if code is None:
+                    return "timeout", len(tests)
+                if code:
+                    return "killed", len(tests)
+    return "survived", len(seconds)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pools", nargs="+", choices=POOLS)
+    parser.add_argument("--n", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("mutants"))
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of mutants, as in the table")
+    args = parser.parse_args()
+    for (
+        module
+    ) in "pandas torch sklearn.linear_model scipy.stats hypothesis pandera.pandas pyarrow numba".split():
+        __import__(module)  # once, for all children
+    args.out.mkdir(parents=True, exist_ok=True)
+    for pool in args.pools:
+        modules, files = POOLS[pool]
+        files = [f"tests/test_{file}.py" for file in files]
+        drawn = draw(modules, args.n, args.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, reached, took = coverage_of(files, Path(folder))
+        limit, rows = max(60, 5 * took), []
+        print(f"{pool}: {len(drawn)} mutants, {len(seconds)} tests in {took:.0f} s", flush=True)
+        for number, mutant in enumerate(drawn):
+            if args.only and number not in args.only:
+                continue
+            module, line, name, occurrence = mutant
+            old = (ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8").splitlines()
+            new = mutate(module, name, occurrence).splitlines()
+            changed = next((i for i, (a, b) in enumerate(zip(old, new)) if a != b), line - 1)
+            began = time.monotonic()
+            outcome, by = judge(mutant, seconds, reached, files, limit)
+            kind = name.rpartition("/")[2]
+            texts = old[changed].strip(), new[changed].strip() if changed < len(new) else ""
+            spent = round(time.monotonic() - began, 1)
+            rows.append([pool, number, module, changed + 1, kind, *texts, outcome, by, spent])
+            if outcome == "survived":
+                print(f"  {number}: {module}.py:{changed + 1} {kind}: {texts[0]}  ->  {texts[1]}", flush=True)
+            with open(args.out / f"{pool}.csv", "w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([COLUMNS, *rows])
+        killed = sum(row[7] != "survived" for row in rows)
+        print(f"{pool}: {killed} of {len(rows)} noticed ({killed / max(1, len(rows)):.0%})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
