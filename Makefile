@@ -17,7 +17,7 @@ export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env export readme test lint lab paper repro study published site clean
+.PHONY: help env export readme test lint lab paper repro study published site sbom coverage clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,15 @@ site: env ## make site/, one static site of the reports that are there (fetches 
 	@ls reports/*/summary.ipynb >/dev/null 2>&1 || dvc pull --quiet
 	@transfergraph site
 
+# The same environment gives the same file.
+sbom: env ## write sbom.json, a CycloneDX list of everything that is installed in .venv
+	@cyclonedx-py environment --output-reproducible --short-PURLs --output-file "$(or $(OUT),sbom.json)" $(BIN)/python
+	@echo "$(or $(OUT),sbom.json) lists what is installed in $(VENV)"
+
+coverage: env ## run the tests and say which lines and branches of the library none of them reaches
+	@test -d data/pictures || dvc pull --quiet data
+	@python -m pytest -q --cov --cov-report=term:skip-covered --cov-report=html tests
+
 clean: ## remove caches and build leftovers (keeps .venv, zoos, trained models, logs of runs and reports)
-	@rm -rf .cache site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	@rm -rf .cache site sbom.json build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 	@find nbs tests transfergraph \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
