@@ -5,10 +5,10 @@
 
 Of each pool of modules 150 mutants are drawn: places first, then one of the faults that fit there, so that an
 operator with a dozen replacements does not crowd out the rest. Mutants that differ in annotations, docstrings
-or `TYPE_CHECKING` blocks only can't change what the code does and are not drawn. A mutant is written to a copy
-of the package, never to the checkout. First the tests run that reach its line, quick ones first, until
-one fails; if none does, all tests of the pool run. One that takes five times as long as the unchanged code, and a
-minute, counts as noticed: it hangs. The table has a row per mutant; `--only` runs some again by number.
+or `TYPE_CHECKING` blocks only can't change what the code does and are not drawn. A mutant is written to a
+copy of the package, never to the checkout. First the tests run that reach its line, quick ones first, until
+one fails; if none does, all tests of the pool run. One that takes five times as long as the unchanged code,
+and a minute, counts as noticed: it hangs. The table has a row per mutant; `--only` runs some again by number.
 """
 
 import argparse

@@ -601,6 +601,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'transfergraph.learners.to_csr': ('learners.html#to_csr', 'transfergraph/learners.py'),
                                         'transfergraph.learners.window_gradient': ( 'learners.html#window_gradient',
                                                                                     'transfergraph/learners.py')},
+            'transfergraph.locks': { 'transfergraph.locks.Busy': ('locks.html#busy', 'transfergraph/locks.py'),
+                                     'transfergraph.locks.only_writer': ('locks.html#only_writer', 'transfergraph/locks.py')},
             'transfergraph.metrics': { 'transfergraph.metrics._checked': ('metrics.html#_checked', 'transfergraph/metrics.py'),
                                        'transfergraph.metrics._constant': ('metrics.html#_constant', 'transfergraph/metrics.py'),
                                        'transfergraph.metrics._number': ('metrics.html#_number', 'transfergraph/metrics.py'),

@@ -248,6 +248,7 @@ def rank_command(args: argparse.Namespace) -> None:
 def select_command(args: argparse.Namespace) -> None:
     "Fine-tune the most promising models, one after the other."
     from transfergraph.candidates import finetuner, open_model, read_models
+    from transfergraph.locks import only_writer
     from transfergraph.training import Settings
 
     settings = yaml_value(args.settings, "--settings") or {}
@@ -270,7 +271,8 @@ def select_command(args: argparse.Namespace) -> None:
         _say(f"{name}: {accuracy:.3f}")
         return accuracy, path
 
-    selection = graph.select(new, args.budget, told, log=out / "log.jsonl", models=models)
+    with only_writer(out):
+        selection = graph.select(new, args.budget, told, log=out / "log.jsonl", models=models)
     if not print_table(selection.log, args):
         rows = [["", "model", "expected", "accuracy"]]
         for place, row in enumerate(selection.log.to_dict("records"), 1):
@@ -316,12 +318,15 @@ def import_paper_command(args: argparse.Namespace) -> None:
     "Import the published records as two zoos and say what became of every row."
     import pandas as pd
 
+    from transfergraph.locks import only_writer
     from transfergraph.paper import import_paper
     from transfergraph.zoo import Zoo
 
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise ValueError(f"{args.out}: is a file; expected a folder to make paper-image and paper-text in")
-    report = import_paper(paper_folder(args.source), args.out)
+    source = paper_folder(args.source)
+    with only_writer(args.out):
+        report = import_paper(source, args.out)
     general = report["reason"].str.replace(r"'[^']*'|\"[^\"]*\"", "...", regex=True)
     several = report["reason"].groupby([report["zoo"], report["action"], general]).transform("nunique") > 1
     report = report.assign(reason=report["reason"].mask(several, general))
@@ -361,6 +366,7 @@ def hub_build_command(args: argparse.Namespace) -> None:
     from transfergraph.asking import Hub
     from transfergraph.cards import Unobtainable
     from transfergraph.hub import build_hub_zoo
+    from transfergraph.locks import only_writer
 
     for option, value in (("--max-bytes", args.max_bytes), ("--timeout", args.timeout)):
         if value <= 0:
@@ -379,7 +385,8 @@ def hub_build_command(args: argparse.Namespace) -> None:
         max_bytes=int(args.max_bytes),
     )
     try:
-        found = build_hub_zoo(args.spec, args.out, hub, progress=not args.quiet)
+        with only_writer(args.out):
+            found = build_hub_zoo(args.spec, args.out, hub, progress=not args.quiet)
     except Unobtainable as error:
         raise ValueError(str(error)) from error
     if print_table(found.report, args):
@@ -400,6 +407,7 @@ def import_records_command(args: argparse.Namespace) -> None:
     import pandas as pd
 
     from transfergraph.imports import join_results, read_results
+    from transfergraph.locks import only_writer
     from transfergraph.zoo import Zoo
 
     mapping = {}
@@ -411,10 +419,11 @@ def import_records_command(args: argparse.Namespace) -> None:
     out = Path(args.zoo)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; expected the folder of a zoo, or a new one")
-    zoo = Zoo.load(out) if out.is_dir() and any(out.iterdir()) else None
     results = read_results(args.file, mapping, args.percent)
-    joined = join_results(results, zoo, args.modality, str(args.file))
-    joined.zoo.save(out)
+    with only_writer(out):
+        zoo = Zoo.load(out) if any(out.iterdir()) else None
+        joined = join_results(results, zoo, args.modality, str(args.file))
+        joined.zoo.save(out)
     table = pd.DataFrame(
         [(str(out), what, n) for what, n in joined.counts.items()], columns=["zoo", "item", "rows"]
     )

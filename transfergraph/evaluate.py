@@ -24,6 +24,7 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 import transfergraph
+from .locks import only_writer
 from transfergraph.metrics import (
     COLUMNS,
     METRICS,
@@ -284,10 +285,11 @@ def evaluate(
     targets = [name for name in zoo.datasets["dataset"] if name in set(targets)]
     tasks = plan(targets, methods, [int(s) for s in seeds], learner_of or (lambda method: None))
     parts = None if out is None else Path(out) / ".parts"
-    predictions = run_tasks(zoo, tasks, options, predict, jobs, parts, progress)
-    order = {method: i for i, method in enumerate(methods)}
-    predictions = predictions.sort_values("method", key=lambda names: names.map(order), kind="stable")
-    tables = evaluate_predictions(zoo, predictions, protocol=protocol, out=out)
-    if parts is not None:
-        shutil.rmtree(parts, ignore_errors=True)
+    with only_writer(out):
+        predictions = run_tasks(zoo, tasks, options, predict, jobs, parts, progress)
+        order = {method: i for i, method in enumerate(methods)}
+        predictions = predictions.sort_values("method", key=lambda names: names.map(order), kind="stable")
+        tables = evaluate_predictions(zoo, predictions, protocol=protocol, out=out)
+        if parts is not None:
+            shutil.rmtree(parts, ignore_errors=True)
     return tables

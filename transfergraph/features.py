@@ -289,12 +289,20 @@ class Backbone:
                 part.to(device).eval()
             bar = tqdm(total=len(items), desc=self.metadata["model"], unit="item", disable=not progress)
             with torch.inference_mode(), bar:
-                for start in range(0, len(items), batch_size):
+                start = 0
+                while start < len(items):
                     rows = order[start : start + batch_size]
                     chosen = items[rows] if isinstance(items, np.ndarray) else [items[i] for i in rows]
-                    batch = self.prepare(chosen)
-                    batch = _to(batch, device)
-                    out[rows] = last(self.body(batch)).float().cpu().numpy()
+                    try:
+                        batch = _to(self.prepare(chosen), device)
+                        out[rows] = last(self.body(batch)).float().cpu().numpy()
+                    except torch.cuda.OutOfMemoryError:
+                        if len(rows) == 1:
+                            raise
+                        batch, batch_size = None, len(rows) // 2  # and the same items again
+                        torch.cuda.empty_cache()
+                        continue
+                    start += len(rows)
                     bar.update(len(rows))
         finally:
             for part, (where, training) in zip(parts, before):

@@ -29,6 +29,7 @@ import pandas as pd
 from .claims import TAKEN, Claimed, Claims
 from .data import set_aside
 from .executors import Executor, run_tasks
+from .locks import only_writer
 from .training import Inputs, Settings, predict, seeded, train, trainable
 from .workers import Died
 from .zoo import TABLES, check_table
@@ -365,7 +366,8 @@ def finetune_all(
         claims = Claims(os.path.abspath(own.with_suffix(".claims")), lease)
         own = own.with_suffix(f".at-{claims.owner}{own.suffix}")
         function = Claimed(runner, claims, operator.attrgetter("key"))
-    with tqdm(total=len(runs), desc="fine-tuning", disable=not progress) as bar:
+    alone = own.parent if lease is None else None
+    with only_writer(alone, own.name), tqdm(total=len(runs), desc="fine-tuning", disable=not progress) as bar:
         while True:
             finished = claims.finished() if claims is not None else set()  # before the results are read
             done, failed = (

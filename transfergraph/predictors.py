@@ -320,7 +320,7 @@ def predict(
             continue
         if train.empty:
             raise ValueError(
-                f"{name} has no fine-tuning record on a data set other than {target!r} to learn from"
+                f"{name} has nothing to learn from: on no data set other than {target!r} do accuracies differ"
             )
         if name in ENSEMBLES:
             found[name] = ENSEMBLES[name](known, target, random_state)

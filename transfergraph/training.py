@@ -294,9 +294,17 @@ def predict(
 
     body.eval(), head.eval()
     found = torch.empty(len(inputs), head.out_features)
+    waiting = batches(len(inputs), batch_size, inputs.lengths)[::-1]
     with torch.inference_mode(), _mixed(inputs.device):
-        for index in batches(len(inputs), batch_size, inputs.lengths):
-            found[torch.from_numpy(index)] = head(body(inputs(index))).float().cpu()
+        while waiting:
+            index = waiting.pop()
+            try:
+                found[torch.from_numpy(index)] = head(body(inputs(index))).float().cpu()
+            except torch.cuda.OutOfMemoryError:
+                if len(index) == 1:
+                    raise
+                torch.cuda.empty_cache()
+                waiting += [index[len(index) // 2 :], index[: len(index) // 2]]
     if not found.isfinite().all():
         raise FloatingPointError("NaN among the logits")
     return found
@@ -328,7 +336,7 @@ def train(
     learning = [p for p in both.parameters() if p.requires_grad]
     change = AUGMENT[settings.augment]
     n_batches = len(batches(len(inputs), settings.batch_size, inputs.lengths, np.random.default_rng(0)))
-    steps, step = settings.epochs * n_batches, 0
+    steps, step, room = settings.epochs * n_batches, 0, len(inputs)
     optimizer = optimiser(body, head, settings)
     scaler = torch.amp.GradScaler(enabled=device.type == "cuda" and not torch.cuda.is_bf16_supported())
     history, best, best_score = [], None, (-1.0, 0.0)
@@ -342,18 +350,30 @@ def train(
         for index in batches(len(inputs), settings.batch_size, inputs.lengths, rng):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate_at(step, steps, settings.warmup, settings.schedule)
-            batch, wanted = inputs(index), labels[torch.from_numpy(index).to(device)]
-            with _mixed(device):
-                logits = head(body(change(batch) if change else batch)).float()
-            loss = cross_entropy(logits, wanted, label_smoothing=settings.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
+            while True:  # one turn, unless the GPU has no room: then parts, whose gradients add up
+                optimizer.zero_grad(set_to_none=True)
+                seen = torch.zeros(2, device=device)
+                try:
+                    for part in (index[i : i + room] for i in range(0, len(index), room)):
+                        batch, wanted = inputs(part), labels[torch.from_numpy(part).to(device)]
+                        with _mixed(device):
+                            logits = head(body(change(batch) if change else batch)).float()
+                        loss = cross_entropy(logits, wanted, label_smoothing=settings.label_smoothing)
+                        scaler.scale(loss * (len(part) / len(index))).backward()
+                        seen += torch.stack([loss.detach() * len(part), (logits.argmax(1) == wanted).sum()])
+                    break
+                except torch.cuda.OutOfMemoryError:
+                    if min(room, len(index)) == 1:
+                        raise
+                    batch = logits = loss = None
+                    room = min(room, len(index)) // 2
+                    torch.cuda.empty_cache()
             if settings.clip is not None:
                 scaler.unscale_(optimizer)
                 torch.nn.utils.clip_grad_norm_(learning, settings.clip)
             scaler.step(optimizer)
             scaler.update()
-            total += torch.stack([loss.detach() * len(index), (logits.argmax(1) == wanted).sum()])
+            total += seen
             step += 1
         loss, accuracy = (total / len(inputs)).tolist()
         if not np.isfinite(loss):
