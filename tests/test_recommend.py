@@ -1,5 +1,6 @@
 """Ranking, explaining, selecting and saving on the published records; no leak, clear errors."""
 
+import hashlib
 import json
 import time
 from dataclasses import replace
@@ -395,6 +396,11 @@ def test_saved_fits_are_checked(tmp_path):
     (tmp_path / "fit/fit.json").write_text(json.dumps(facts))
     arrays = (tmp_path / "fit/image.safetensors").read_bytes()
     (tmp_path / "fit/image.safetensors").write_bytes(arrays[:1000])
+    with pytest.raises(ValueError, match=r"image.safetensors: not as it was written; .* fit again"):
+        TransferGraph.load(tmp_path / "fit")
+    digest = hashlib.sha256(arrays[:1000]).hexdigest()  # as if it had been written so
+    sums = facts["sha256"] | {"image.safetensors": digest}
+    (tmp_path / "fit/fit.json").write_text(json.dumps(facts | {"sha256": sums}))
     with pytest.raises(ValueError, match="a damaged fit"):
         TransferGraph.load(tmp_path / "fit")
     (tmp_path / "mine").mkdir()

@@ -821,6 +821,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                          'transfergraph.recommend.TransferGraph.select': ( 'recommend.html#transfergraph.select',
                                                                                            'transfergraph/recommend.py'),
                                          'transfergraph.recommend._check_new': ('recommend.html#_check_new', 'transfergraph/recommend.py'),
+                                         'transfergraph.recommend._checksums': ('recommend.html#_checksums', 'transfergraph/recommend.py'),
                                          'transfergraph.recommend._own_vector': ( 'recommend.html#_own_vector',
                                                                                   'transfergraph/recommend.py'),
                                          'transfergraph.recommend.append_log': ('recommend.html#append_log', 'transfergraph/recommend.py'),

@@ -131,7 +131,7 @@ def extend(
     return replace(zoo, **tables).validate()
 
 # %% ../nbs/10_recommend.ipynb #10_recommend-007
-FORMAT = 2  # of a saved fit
+FORMAT = 3  # of a saved fit
 MANY = 10_000  # records; zoos with more are fitted by factors
 SEARCHED = 1000  # models that a search chooses among, at most
 
@@ -440,6 +440,7 @@ class TransferGraph:
                 arrays, facts["ensembles"][modality] = ensemble.state()
                 arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
                 save_file(arrays, scratch / f"{modality}.safetensors")
+            facts["sha256"] = _checksums(scratch)
             (scratch / "fit.json").write_text(json.dumps(facts, indent=1))
             if folder.exists():
                 shutil.rmtree(folder)
@@ -465,6 +466,9 @@ class TransferGraph:
                 made, here = (facts["version"], facts["format"]), (transfergraph.__version__, FORMAT)
                 told = "{}: a fit of transfergraph {} (format {}); expected {} (format {}): fit again"
                 raise ValueError(told.format(folder, *made, *here))
+            there = _checksums(folder)
+            if bad := [n for n, digest in facts["sha256"].items() if there.get(n) != digest]:
+                raise ValueError(f"{folder / bad[0]}: not as it was written; expected a whole fit: fit again")
             found = cls(facts["random_state"], distance=facts["distance"], method=facts["method"])
             found.zoo, found.histories, found.ensembles, found.factors = Zoo.load(folder / "zoo"), {}, {}, {}
             found.tried = set(found.zoo.records["dataset"].unique())
@@ -483,6 +487,12 @@ class TransferGraph:
         return found
 
 # %% ../nbs/10_recommend.ipynb #10_recommend-009
+def _checksums(folder):
+    "SHA-256 of every file of a fit, by its path in the folder."
+    files = sorted(p for p in Path(folder).rglob("*") if p.is_file() and p.name != "fit.json")
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
 def open_fit(
     folder: str | os.PathLike,  # of a zoo, or of a saved fit
     cache: str | os.PathLike | None = None,  # where fits are kept; None: the user's cache folder

@@ -232,7 +232,8 @@ def read_table(
         if path.suffix == ".parquet":
             return _read_parquet(path, table, columns, where), str(path)
         ids = {c: str for c in ("model", "dataset", "other", "pretrained_on", "architecture", "family")}
-        frame = pd.read_csv(path, dtype=ids, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
+        text = {"dtype": ids, "keep_default_na": False, "na_values": [""], "encoding": "utf-8-sig"}
+        frame = pd.read_csv(path, float_precision="round_trip", **text)  # to the last digit
         for column, values in where.items():
             if column in frame:
                 known = frame[column].astype(object).fillna(DEFAULTS.get((table, column)))
