@@ -153,6 +153,11 @@ def test_a_wrong_spec_is_refused_by_name(specs):
         ({"metrics": ["LogMe"]}, "did you mean LogME"),
         ({"sources": ["digits"]}, "'digits' is a target and a source"),
         ({"epochs": 3}, "'epochs' is not one of"),
+        ({"finetune": {"etochs": 3}}, "finetune: 'etochs' is not a setting; expected some of method"),
+        ({"finetune": {"epochs": "many"}}, "few: finetune: invalid literal"),
+        ({"finetune": 3}, "finetune: 3 is not a setting"),
+        ({"targets": {"x": {"spec": "digits", "finetune": {"lr": 1}}}}, "targets x: finetune: 'lr' is not"),
+        ({"metrics": [["LogME"]]}, "metrics: ['LogME']; expected names of scores"),
     ):
         with pytest.raises(ValueError, match=r"few|metric") as e:
             read_spec("few", good | change)
@@ -170,6 +175,18 @@ def test_a_data_set_of_the_other_modality_is_refused(specs):
 def test_models_have_their_name_in_the_zoo(specs):
     spec = read_spec("few", specs["hub-image"])
     assert [load().metadata["model"] for _, load in loaders(spec)] == ["maker/one", "two"]
+
+
+def test_models_have_the_licence_of_the_spec_or_their_own(specs):
+    spec = read_spec("few", specs["hub-image"])
+    assert "licence" not in model_table(spec)
+    content = dict(specs["hub-image"]) | {"licence": "apache-2.0"}
+    content["models"] = {
+        k: dict(v) if isinstance(v, dict) else {"spec": v} for k, v in content["models"].items()
+    }
+    content["models"]["two"]["licence"] = "mit"
+    table = model_table(read_spec("few", content)).set_index("model")
+    assert table["licence"].to_dict() == {"maker/one": "apache-2.0", "two": "mit"}
 
 
 def test_trained_models_are_read_from_their_list(tmp_path):

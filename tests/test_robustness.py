@@ -300,9 +300,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tiny_disk, tmp_path, 
     (tiny_disk / "fill").write_bytes(b"x" * (os.statvfs(tiny_disk).f_bavail * os.statvfs(tiny_disk).f_bsize))
     small().save(tmp_path / "zoo")
     out = tiny_disk / "out"
-    assert "No space left" in said(
-        ["evaluate", tmp_path / "zoo", "--method", "mean", "--out", out], capsys
-    )
+    assert "No space left" in said(["evaluate", tmp_path / "zoo", "--method", "mean", "--out", out], capsys)
     assert not [p for p in out.rglob("*.csv")] if out.exists() else True
 
 

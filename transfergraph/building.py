@@ -86,6 +86,17 @@ def _entry(name: str, part: str, key: str, value: Any) -> dict:
     return dict(value)
 
 
+def _settings(name: str, given: Any) -> Settings:
+    given, known = {} if given is None else given, Settings.__dataclass_fields__
+    if not isinstance(given, Mapping) or (unknown := [key for key in given if key not in known]):
+        wrong = repr(unknown[0]) if isinstance(given, Mapping) else repr(given)
+        raise ValueError(f"{name}: finetune: {wrong} is not a setting; expected some of {', '.join(known)}")
+    try:
+        return Settings(**given)
+    except (TypeError, ValueError) as e:  # a text where a number belongs, a value out of range
+        raise ValueError(f"{name}: finetune: {e}") from e
+
+
 def read_spec(
     name: str,  # of the zoo
     content: Mapping[str, Any],  # as in `params.yaml`
@@ -113,8 +124,13 @@ def read_spec(
     probe = _entry(name, "probe", "probe", given["probe"])
     metrics = tuple(given["metrics"] or ("LogME", "H-score"))
     for metric in metrics:
+        if not isinstance(metric, str):
+            raise ValueError(f"{name}: metrics: {metric!r}; expected names of scores")
         inputs_of(metric)
-    settings = Settings(**(given["finetune"] or {}))
+    settings = _settings(name, given["finetune"])
+    for part in ("models", "targets"):
+        for key, options in parts[part].items():
+            _settings(f"{name}: {part} {key}", options.get("finetune"))
     rest = {key: content.pop(key) for key in ("seeds", "probe_items", "licence") if key in content}
     if content:
         known = ", ".join(f.name for f in dataclasses.fields(ZooSpec)[1:])
