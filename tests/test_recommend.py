@@ -400,6 +400,11 @@ def test_saved_fits_are_checked(tmp_path):
         TransferGraph.load(tmp_path / "fit")
     digest = hashlib.sha256(arrays[:1000]).hexdigest()  # as if it had been written so
     sums = facts["sha256"] | {"image.safetensors": digest}
+    with_sums = json.dumps(facts | {"sha256": sums})
+    (tmp_path / "fit/fit.json").write_text(with_sums)
+    with pytest.raises(ValueError, match=r"fit.json: not as it was written"):
+        TransferGraph.load(tmp_path / "fit")
+    del sums["fit.json"]
     (tmp_path / "fit/fit.json").write_text(json.dumps(facts | {"sha256": sums}))
     with pytest.raises(ValueError, match="a damaged fit"):
         TransferGraph.load(tmp_path / "fit")

@@ -363,24 +363,42 @@ with only_writer(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("command", ["evaluate", "import-records"])
-def test_two_runs_at_once_on_one_folder(command, folder, tmp_path, capsys):
-    "The second is refused; when the first is killed, its lock is gone."
+@pytest.mark.parametrize("command", ["evaluate", "import-records", "import-paper", "hub", "select"])
+def test_two_runs_at_once_on_one_folder(command, folder, tmp_path, monkeypatch, capsys):
+    "The second is refused and told which process is there; when the first is killed, its lock is gone."
     out = folder if command == "import-records" else tmp_path / "out"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "results.csv").write_text("model,dataset,accuracy\nm0,d9,0.5\n")
-    args = ["import-records", tmp_path / "results.csv", out]
-    if command == "evaluate":
-        args = ["evaluate", folder, "--method", "mean", "--out", out]
+    (tmp_path / "spec.yaml").write_text("models: []\ndatasets: []\n")
+    for part in ("image_classification", "sequence_classification"):
+        (tmp_path / "experiments" / part).mkdir(parents=True)
+    args = {
+        "evaluate": ["evaluate", folder, "--method", "mean", "--out", out],
+        "import-records": ["import-records", tmp_path / "results.csv", out],
+        "import-paper": ["import-paper", tmp_path / "experiments", out],
+        "hub": ["hub", "build", tmp_path / "spec.yaml", out, "--offline"],
+        "select": ["select", folder, "--data", "digits", "--budget", "1", "--out", out, "--quiet"],
+    }[command]
     first = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     try:
         assert first.stdout.readline() == "held\n"
-        assert f"{out}: another run is writing here; wait until it has ended" in said(args, capsys)
+        before = list(out.iterdir())
+        assert main([str(a) for a in args]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert re.search(
+            rf"{re.escape(str(out))}: another run( \(process \d+\))? is writing here; wait", line
+        )
+        if sys.platform == "linux" and f":{out.stat().st_ino} " in Path("/proc/locks").read_text():
+            assert f"(process {first.pid})" in line
+        assert list(out.iterdir()) == before
     finally:
         first.kill()
         first.wait()
-    assert main([str(a) for a in args]) == 0
+    code = main([str(a) for a in args])
+    assert "another run" not in capsys.readouterr().err
+    assert code == 0 or command in ("import-paper", "hub", "select")  # these lack records, models, a model
 
 
 def test_a_lock_ends_with_its_process_and_leaves_no_file(tmp_path):
@@ -401,8 +419,9 @@ STAGE = """{"cells": [
  "metadata": {}, "nbformat": 4, "nbformat_minor": 5}"""
 
 
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("after", [0.5, 3.0])
-def test_a_stage_that_is_killed_leaves_the_older_report_or_none(tmp_path, after):
+def test_a_stage_that_is_killed_leaves_the_older_report_or_none(tmp_path, after, again):
     (tmp_path / "stage.ipynb").write_text(STAGE)
     call = [
         sys.executable,
@@ -412,11 +431,18 @@ def test_a_stage_that_is_killed_leaves_the_older_report_or_none(tmp_path, after)
         "stage.ipynb",
         "out.ipynb",
     ]
+    older = None
+    if again:
+        subprocess.run([*call, "-p", "steps", "1"], cwd=tmp_path, check=True, capture_output=True)
+        older = (tmp_path / "out.ipynb").read_bytes()
     running = subprocess.Popen([*call, "-p", "steps", "200"], cwd=tmp_path, start_new_session=True)
     time.sleep(after)
     os.killpg(running.pid, 9)
     running.wait()
-    assert not (tmp_path / "out.ipynb").exists()
+    if older:
+        assert (tmp_path / "out.ipynb").read_bytes() == older
+    else:
+        assert not (tmp_path / "out.ipynb").exists()
     subprocess.run([*call, "-p", "steps", "2"], cwd=tmp_path, check=True, capture_output=True)
     assert "all 2 steps" in (tmp_path / "out.ipynb").read_text()
 
@@ -443,11 +469,41 @@ def test_a_damaged_fit_is_made_anew(folder, tmp_path, damage):
             content = b"something else altogether"
         path.write_bytes(content)
     again = open_fit(folder, cache, heard.append)
-    assert len(heard) == 2, "the damage was not noticed"
+    assert len(heard) == 2 and "damaged" in heard[1], "the damage was not noticed"
     from transfergraph.recommend import NewDataset
 
     new = NewDataset("new", "image", 100, 5, distances={"d0": 0.2, "d1": 0.4, "d2": 0.6, "d3": 0.8})
     pd.testing.assert_frame_equal(first.rank(new), again.rank(new))
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "bytes", "list", "seed", "distance", "tables"])
+def test_a_fit_whose_description_is_damaged_is_made_anew(folder, tmp_path, damage):
+    "Also one that was removed half-way, which leaves the folder without fit.json."
+    from transfergraph.recommend import open_fit
+
+    cache, heard = tmp_path / "fits", []
+    open_fit(folder, cache, heard.append)
+    (kept,) = cache.iterdir()
+    said = (kept / "fit.json").read_text()
+    if damage == "gone":
+        (kept / "fit.json").unlink()
+    elif damage == "tables":
+        shutil.rmtree(kept / "zoo")
+    else:
+        content = {
+            "empty": b"",
+            "bytes": b"\xff\xfe\x00",
+            "list": b"[1]",
+            "seed": said.replace('"random_state": 0', '"random_state": 4').encode(),
+            "distance": said.replace("domain_similarity", "domain_simularity").encode(),
+        }[damage]
+        assert content != said.encode()
+        (kept / "fit.json").write_bytes(content)
+    open_fit(folder, cache, heard.append)
+    assert len(heard) == 2 and "because the kept fit is damaged (" in heard[1], heard
+    assert (kept / "fit.json").read_text() == said
+    open_fit(folder, cache, heard.append)
+    assert len(heard) == 2
 
 
 # ---- a GPU without room
@@ -561,6 +617,38 @@ def test_a_locale_without_utf_8(tmp_path):
         [*call, "rank", "zoo", "--dataset", "模型-ü-d9"], cwd=tmp_path, env=env, capture_output=True
     )
     assert done.returncode == 2 and b"Traceback" not in done.stderr
+    assert "data set '模型-ü-d9' is not in the zoo" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+def test_names_are_taken_and_printed_in_a_locale_without_utf_8(form, tmp_path):
+    "As arguments, as folders, and in the answer."
+    zoo, new = small(named="模型-ü-{}".format), "模型-ü-d3"
+    with_rows(zoo, records=zoo.records[zoo.records["dataset"] != new].reset_index(drop=True)).save(
+        tmp_path / "zoo-ü"
+    )
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHONIOENCODING"))}
+    env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "XDG_CACHE_HOME": str(tmp_path)}
+    call = [sys.executable, "-c", "from transfergraph.cli import main; raise SystemExit(main())"]
+    done = subprocess.run(
+        [*call, "rank", "zoo-ü", "--dataset", new, *form], cwd=tmp_path, env=env, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(f"模型-ü-m{i}" in done.stdout.decode() for i in range(6))
+
+
+def test_signs_that_the_output_has_not_are_escaped(tmp_path):
+    zoo, new = small(named="模型-ü-{}".format), "模型-ü-d3"
+    with_rows(zoo, records=zoo.records[zoo.records["dataset"] != new].reset_index(drop=True)).save(
+        tmp_path / "zoo"
+    )
+    env = os.environ | {"PYTHONIOENCODING": "latin-1", "XDG_CACHE_HOME": str(tmp_path)}
+    call = [sys.executable, "-c", "from transfergraph.cli import main; raise SystemExit(main())"]
+    done = subprocess.run(
+        [*call, "rank", "zoo", "--dataset", new], cwd=tmp_path, env=env, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"\u6a21\u578b-ü-m0" in done.stdout.decode("latin-1")
 
 
 # ---- the table itself

@@ -660,10 +660,22 @@ def _one_line(error):
     return f"{type(error).__name__}: {text}"
 
 
+def _any_name():
+    "Take and print names in any script, whatever the locale."
+    ascii_only = sys.getfilesystemencoding().lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "646")
+    if ascii_only and os.environ.get("PYTHONUTF8") != "1":  # processes that it starts inherit it
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(
     argv: list[str] | None = None,  # arguments without the program's name; None takes those of the process
 ) -> int:  # exit code
     "Run the program: results to stdout, one line to stderr where something is wrong."
+    if argv is None:
+        _any_name()
     args = argparse.Namespace(traceback=False, out=None, command=None)
     try:
         try:

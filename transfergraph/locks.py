@@ -21,6 +21,18 @@ class Busy(ValueError):
     "Another run is writing to the same place."
 
 
+def _holder(path):
+    "Which process holds the lock, in brackets, where the system tells."
+    try:
+        at = os.stat(path)
+        wanted = f"{os.major(at.st_dev):02x}:{os.minor(at.st_dev):02x}:{at.st_ino}"
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:  # only Linux has such a list
+        return ""
+    found = [lock[4] for lock in locks if len(lock) > 5 and lock[1] == "FLOCK" and lock[5] == wanted]
+    return f" (process {found[0]})" if found else ""
+
+
 @contextlib.contextmanager
 def only_writer(
     folder: str | os.PathLike | None,  # to write to, made where it is not there; None: nothing is written
@@ -40,9 +52,8 @@ def only_writer(
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy(
-                f"{path}: another run is writing here; wait until it has ended, or name another place"
-            ) from None
+            who = f"{path}: another run{_holder(path)} is writing here"
+            raise Busy(f"{who}; wait until it has ended, or name another place") from None
         except OSError:  # a file system that has no locks
             pass
         yield

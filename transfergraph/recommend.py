@@ -441,6 +441,7 @@ class TransferGraph:
                 arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
                 save_file(arrays, scratch / f"{modality}.safetensors")
             facts["sha256"] = _checksums(scratch)
+            facts["sha256"]["fit.json"] = _facts_checksum(facts)
             (scratch / "fit.json").write_text(json.dumps(facts, indent=1))
             if folder.exists():
                 shutil.rmtree(folder)
@@ -466,7 +467,7 @@ class TransferGraph:
                 made, here = (facts["version"], facts["format"]), (transfergraph.__version__, FORMAT)
                 told = "{}: a fit of transfergraph {} (format {}); expected {} (format {}): fit again"
                 raise ValueError(told.format(folder, *made, *here))
-            there = _checksums(folder)
+            there = _checksums(folder) | {"fit.json": _facts_checksum(facts)}
             if bad := [n for n, digest in facts["sha256"].items() if there.get(n) != digest]:
                 raise ValueError(f"{folder / bad[0]}: not as it was written; expected a whole fit: fit again")
             found = cls(facts["random_state"], distance=facts["distance"], method=facts["method"])
@@ -493,6 +494,13 @@ def _checksums(folder):
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+def _facts_checksum(facts):
+    "SHA-256 of all that fit.json says, but for this checksum itself."
+    said = json.loads(json.dumps(facts))
+    said["sha256"].pop("fit.json", None)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
 def open_fit(
     folder: str | os.PathLike,  # of a zoo, or of a saved fit
     cache: str | os.PathLike | None = None,  # where fits are kept; None: the user's cache folder
@@ -508,14 +516,16 @@ def open_fit(
     for path in sorted(p for table in TABLES for p in Path(folder).glob(f"{table}.*")):
         digest.update(f"{path.name} {path.stat().st_size}\0".encode() + path.read_bytes())
     kept = home / f"{digest.hexdigest()[:16]}-{transfergraph.__version__}-{FORMAT}"
+    why = "which is done once"
     if kept.is_dir():
         try:
             return TransferGraph.load(kept)
-        except ValueError:  # damaged: made anew
+        except (ValueError, FileNotFoundError) as e:
+            why = f"because the kept fit is damaged ({e})"
             shutil.rmtree(kept, ignore_errors=True)
     read = {"records": {"method": ["full"], "quality": ["ok"]}, "scores": {"metric": SCORES}}
     zoo = Zoo.load(folder, where=read)
-    say(f"fitting {folder}, which is done once")
+    say(f"fitting {folder}, {why}")
     found = TransferGraph(n_jobs=os.cpu_count() or 1).fit(zoo)
     try:
         found.save(kept)
