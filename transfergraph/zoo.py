@@ -236,7 +236,7 @@ def read_table(
         frame = pd.read_csv(path, float_precision="round_trip", **text)  # to the last digit
         for column, values in where.items():
             if column in frame:
-                known = frame[column].astype(object).fillna(DEFAULTS.get((table, column)))
+                known = frame[column].astype(object).fillna(DEFAULTS.get((table, column), np.nan))
                 frame = frame[known.isin(values)]
             elif DEFAULTS.get((table, column)) not in values:
                 frame = frame.iloc[:0]
