@@ -270,6 +270,8 @@ def main():
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
+    for module in ("torch", "transformers", "datasets", "timm"):  # loading them is not the readers' time
+        __import__(module)
     os.environ["TQDM_DISABLE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)

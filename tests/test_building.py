@@ -157,6 +157,7 @@ def test_a_wrong_spec_is_refused_by_name(specs):
         ({"finetune": {"epochs": "many"}}, "few: finetune: invalid literal"),
         ({"finetune": 3}, "finetune: 3 is not a setting"),
         ({"targets": {"x": {"spec": "digits", "finetune": {"lr": 1}}}}, "targets x: finetune: 'lr' is not"),
+        ({"targets": {"x": {"spec": "digits", "a": 1, 5: 2}}}, "targets x: option 5 is not one of"),
         ({"metrics": [["LogME"]]}, "metrics: ['LogME']; expected names of scores"),
     ):
         with pytest.raises(ValueError, match=r"few|metric") as e:

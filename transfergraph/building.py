@@ -82,7 +82,7 @@ def _entry(name: str, part: str, key: str, value: Any) -> dict:
         raise ValueError(f"{name}: {part} {key}: expected what to load, or a mapping with a `spec`")
     if unknown := set(value) - _OPTIONS[part]:
         known = ", ".join(sorted(_OPTIONS[part]))
-        raise ValueError(f"{name}: {part} {key}: option {sorted(unknown)[0]!r} is not one of {known}")
+        raise ValueError(f"{name}: {part} {key}: option {min(unknown, key=str)!r} is not one of {known}")
     return dict(value)
 
 

@@ -253,7 +253,7 @@ def select_command(args: argparse.Namespace) -> None:
 
     settings = yaml_value(args.settings, "--settings") or {}
     if not isinstance(settings, dict) or (
-        wrong := sorted(set(settings) - set(Settings.__dataclass_fields__))
+        wrong := sorted(set(settings) - set(Settings.__dataclass_fields__), key=str)
     ):
         known = ", ".join(Settings.__dataclass_fields__)
         wrong = f"{wrong[0]!r}" if isinstance(settings, dict) else repr(args.settings)
