@@ -48,7 +48,9 @@ def readme(root: Path) -> str:
     text, resources = MarkdownExporter().from_notebook_node(notebook)
     if resources.get("outputs"):
         raise ValueError("nbs/index.ipynb holds an image: save it in docs/ or reports/ and link to the file")
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.M | re.S)  # blank lines in code stay
+    parts[::2] = [re.sub(r"\n{3,}", "\n\n", part) for part in parts[::2]]
+    return "".join(parts).strip() + "\n"
 
 
 def remake(root: Path) -> None:
