@@ -1,12 +1,26 @@
 """Graph building: nothing of the target's fine-tuning results gets in, whatever the options."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfergraph.graph import EDGES, build_graph, classical_scaling, finetuned_on, similar_to, thin_history
+from transfergraph.graph import (
+    EDGES,
+    MOST_KINDS,
+    build_graph,
+    classical_scaling,
+    finetuned_on,
+    min_max,
+    pretrained_on,
+    similar_to,
+    thin_history,
+    transfers_to,
+    z_score,
+)
 from transfergraph.zoo import Zoo, hide_target
 
 
@@ -175,3 +189,291 @@ def test_the_published_graph(paper):
     assert (
         graph["dataset", "similar_to", "dataset"].num_edges == 69 * 68 - 2
     )  # all but the farthest pair, both ways
+
+
+# --- values by hand
+
+
+def test_columns_are_scaled_each_by_itself():
+    values = pd.DataFrame({"a": [1.0, 3.0, 2.0], "b": [-4.0, np.nan, 4.0], "c": 7.0, "d": np.nan})
+    scaled, standard = min_max(values), z_score(values)
+    assert scaled["a"].tolist() == [0, 1, 0.5] and standard["a"].tolist() == [-1, 1, 0]
+    np.testing.assert_array_equal(scaled["b"], [0, np.nan, 1])
+    np.testing.assert_allclose(standard["b"], [-(0.5**0.5), np.nan, 0.5**0.5])
+    for column in "cd":
+        assert scaled[column].isna().all() and standard[column].isna().all()
+
+
+def history(n_models=4, n_datasets=3):
+    rows = [(f"m{i}", f"d{j}", (i + j) / 10) for i in range(n_models) for j in range(n_datasets)]
+    return Zoo(
+        models=pd.DataFrame({"model": [f"m{i}" for i in range(n_models)], "modality": "image"}),
+        datasets=pd.DataFrame({"dataset": [f"d{j}" for j in range(n_datasets)], "modality": "image"}),
+        records=pd.DataFrame(rows, columns=["model", "dataset", "accuracy"]),
+    ).validate()
+
+
+def test_a_thinner_history_is_a_part_in_the_old_order():
+    zoo = history()
+    assert thin_history(zoo).records.equals(zoo.records)
+    for ratio, left in ((1e-9, 1), (0.1, 1), (0.25, 3), (0.5, 6), (0.99, 12)):
+        thin = thin_history(zoo, ratio).records
+        assert len(thin) == left and thin.index.tolist() == list(range(left))
+        where = [
+            zoo.records.index[(zoo.records[["model", "dataset"]] == row).all(axis=1)][0]
+            for row in thin[["model", "dataset"]].to_numpy()
+        ]
+        assert where == sorted(set(where)) and list(thin) == list(zoo.records)
+        assert thin.equals(thin_history(zoo, ratio, 1.0, 0).records)
+    for ratio, left in ((1e-9, 1), (0.25, 1), (0.5, 2), (0.9, 4)):
+        thin = thin_history(zoo, model_ratio=ratio).records
+        assert thin["model"].nunique() == left and len(thin) == 3 * left
+        assert thin.index.tolist() == list(range(3 * left))
+    both = thin_history(zoo, 0.5, 0.5).records
+    assert both["model"].nunique() <= 2 and len(both) == 3
+    none = replace(zoo, records=zoo.records[:0])
+    assert thin_history(none, 0.5, 0.5).records.empty
+    one = replace(zoo, records=zoo.records[:1])
+    assert len(thin_history(one, 0.4).records) == len(thin_history(one, 1.0, 0.4).records) == 1
+
+
+@pytest.mark.parametrize("name", ["history_ratio", "model_ratio"])
+@pytest.mark.parametrize("ratio", [0, -0.5, 1.01, 2, np.nan])
+def test_a_share_of_the_history_is_above_0_and_at_most_1(name, ratio):
+    with pytest.raises(ValueError) as e:
+        thin_history(history(), **{name: ratio})
+    assert str(e.value) == f"{name} is {ratio}; expected a share above 0 and at most 1"
+
+
+def test_coordinates_are_the_widest_first_with_their_largest_entry_positive():
+    line = np.array([[0.0, 3.0, 7.0], [3.0, 0.0, 4.0], [7.0, 4.0, 0.0]])
+    x = classical_scaling(line)
+    assert x.shape == (3, 1)
+    np.testing.assert_allclose(x[:, 0], [-10 / 3, -1 / 3, 11 / 3], atol=1e-9)
+    points = np.array([[0, 0], [5, 0], [0, 2], [5, 2.5], [1, 1]], float)
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    x = classical_scaling(distances)
+    assert x.shape == (5, 2) and x[:, 0].std() > 2 * x[:, 1].std()
+    np.testing.assert_allclose(np.linalg.norm(x[:, None] - x[None], axis=-1), distances, atol=1e-9)
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-9)
+    assert (x.max(0) == np.abs(x).max(0)).all()
+
+
+def test_an_unknown_distance_counts_as_the_mean_one():
+    gaps = np.array([[0, 1, np.nan], [1, 0, 4], [np.nan, 4, 0]], float)
+    filled = np.where(np.isnan(gaps), np.nanmean(gaps), gaps)
+    assert np.nanmean(gaps) == pytest.approx(10 / 7)
+    np.testing.assert_array_equal(classical_scaling(gaps), classical_scaling(filled))
+    assert classical_scaling(np.full((2, 2), np.nan)).shape == (2, 0)
+    assert classical_scaling(np.zeros((3, 3))).shape == (3, 0)
+    # Distances of no Euclidean space: what has a negative eigenvalue is left out.
+    odd = np.array([[0, 1, 5], [1, 0, 1], [5, 1, 0]], float)
+    assert classical_scaling(odd).shape == (3, 1)
+
+
+def small_zoo():
+    models = pd.DataFrame(
+        {
+            "model": ["a", "b", "c", "t"],
+            "modality": ["image", "image", "image", "text"],
+            "n_params": [1e6, 1e8, None, 1e7],
+            "input_size": [224, 224, 384, None],
+            "pretrained_on": ["z", "y", "elsewhere", "w"],
+            "pretrained_accuracy": [0.5, None, 0.9, None],
+            "architecture": ["vit", "swin", "vit", "bert"],
+            "family": [None, "s", "v", None],
+        }
+    )
+    datasets = pd.DataFrame(
+        {"dataset": ["x", "w", "y", "z"], "modality": ["image", "text", "image", "image"], "role": "target"}
+    )
+    records = pd.DataFrame(
+        [
+            ("a", "y", "full", 0.25, "ok"),
+            ("b", "y", "full", 0.75, "ok"),
+            ("c", "y", "full", 0.5, "ok"),
+            ("a", "z", "full", 0.1, "ok"),
+            ("b", "z", "full", 0.9, "ok"),
+            ("c", "z", "full", 0.8, "odd"),
+            ("c", "z", "lora", 0.3, "ok"),
+            ("a", "z", "lora", 0.7, "ok"),
+            ("a", "x", "full", 0.3, "ok"),
+            ("b", "x", "full", 0.5, "ok"),
+            ("t", "w", "full", 0.5, "ok"),
+        ],
+        columns=["model", "dataset", "method", "accuracy", "quality"],
+    )
+    scores = pd.DataFrame(
+        [
+            (m, d, n, s)
+            for d in "xy"
+            for n, k in (("LogME", 1), ("A", -1), ("Z", -2))
+            for m, s in zip("abc", (1.0 * k, 2.0 * k, 3.0 * k), strict=True)
+        ],
+        columns=["model", "dataset", "metric", "score"],
+    )
+    distances = pd.DataFrame(
+        [
+            ("x", "y", "domain_similarity", 1.0),
+            ("y", "z", "domain_similarity", 3.0),
+            ("x", "z", "domain_similarity", 2.0),
+            ("x", "y", "other", 2.0),
+            ("y", "z", "other", 2.0),
+        ],
+        columns=["dataset", "other", "method", "distance"],
+    )
+    return Zoo(models, datasets, records, scores, distances).validate()
+
+
+def triples(edges):
+    return sorted(edges.round(9).itertuples(index=False, name=None))
+
+
+def test_records_become_edges_above_the_threshold_and_negatives_at_it():
+    zoo = small_zoo()
+    positive, negative = finetuned_on(zoo)
+    assert list(positive) == list(negative) == ["model", "dataset", "weight"]
+    assert triples(positive) == [("b", "x", 1), ("b", "y", 1), ("b", "z", 1)]
+    assert triples(negative) == [("a", "x", 0), ("a", "y", 0), ("a", "z", 0), ("c", "y", 0.5)]
+    positive, negative = finetuned_on(zoo, 0.49)  # one record of a data set has no spread: t is in neither
+    assert len(positive) == 4 and len(negative) == 3
+    positive, negative = finetuned_on(zoo, 0.5, "lora")
+    assert triples(positive) == [("a", "z", 1)] and triples(negative) == [("c", "z", 0)]
+    positive, _ = finetuned_on(zoo, quality=None)
+    assert ("c", "z", 0.875) in triples(positive)
+
+
+def test_a_card_s_data_set_is_an_edge_and_the_mean_stands_for_what_it_does_not_say():
+    zoo = small_zoo()
+    assert triples(pretrained_on(zoo)) == [("a", "z", 0.5), ("b", "y", 0.7), ("t", "w", 0.7)]
+    silent = replace(zoo, models=zoo.models.assign(pretrained_accuracy=np.nan))
+    assert triples(pretrained_on(silent)) == [("a", "z", 1), ("b", "y", 1), ("t", "w", 1)]
+
+
+def test_scores_become_edges_above_a_z_score():
+    zoo = small_zoo()
+    assert triples(transfers_to(zoo)) == [("c", "x", 1), ("c", "y", 1)]
+    assert (
+        triples(transfers_to(zoo, "A")) == triples(transfers_to(zoo, "Z")) == [("a", "x", 1), ("a", "y", 1)]
+    )
+    assert transfers_to(zoo, threshold=1.0).empty and len(transfers_to(zoo, threshold=-1.0)) == 4
+    assert len(transfers_to(zoo, threshold=0.0)) == 2 and len(transfers_to(zoo, threshold=-1.5)) == 6
+
+
+def test_similarity_is_one_less_the_scaled_distance_both_ways():
+    zoo = small_zoo()
+    assert similar_to(zoo).to_numpy().tolist() == [
+        ["x", "y", 1.0], ["x", "z", 0.5], ["y", "x", 1.0], ["z", "x", 0.5]
+    ]  # fmt: skip
+    every = similar_to(zoo, threshold=-0.1)
+    assert ["y", "z", 0.0] in every.to_numpy().tolist() and len(every) == 6
+    assert len(similar_to(zoo, threshold=0.5)) == 2
+    # Without spread all known pairs are as near as can be; x - z is not known.
+    assert triples(similar_to(zoo, "other")) == [
+        ("x", "y", 1), ("y", "x", 1), ("y", "z", 1), ("z", "y", 1)
+    ]  # fmt: skip
+    assert similar_to(zoo, "none").empty
+    assert list(similar_to(zoo, "none")) == ["dataset", "other", "weight"]
+
+
+def edges_of(graph, kind):
+    store = graph[kind]
+    source, target = graph[kind[0]].name, graph["dataset"].name
+    pairs = [(source[i], target[j]) for i, j in store.edge_index.T.tolist()]
+    return sorted(
+        (*pair, round(weight, 6)) for pair, weight in zip(pairs, store.edge_weight.tolist(), strict=True)
+    )
+
+
+def labels_of(graph):
+    store = graph["model", "finetuned_on", "dataset"]
+    names = graph["model"].name, graph["dataset"].name
+    pairs = [(names[0][i], names[1][j]) for i, j in store.edge_label_index.T.tolist()]
+    return dict(zip(pairs, store.edge_label.tolist(), strict=True))
+
+
+FINETUNED, PRETRAINED = ("model", "finetuned_on", "dataset"), ("model", "pretrained_on", "dataset")
+TRANSFERS, SIMILAR = ("model", "transfers_to", "dataset"), ("dataset", "similar_to", "dataset")
+
+
+def test_a_graph_by_hand():
+    zoo = small_zoo()
+    graph = build_graph(zoo, "x", edges=EDGES)
+    assert graph["model"].name == ["a", "b", "c"] and graph["dataset"].name == ["x", "y", "z"]
+    assert graph.target == "x" and set(graph.edge_types) == {FINETUNED, PRETRAINED, TRANSFERS, SIMILAR}
+    assert edges_of(graph, FINETUNED) == [("b", "y", 1), ("b", "z", 1)]
+    assert labels_of(graph) == {("b", "y"): 1, ("b", "z"): 1, ("a", "y"): 0, ("a", "z"): 0, ("c", "y"): 0}
+    assert edges_of(graph, PRETRAINED) == [("a", "z", 0.5), ("b", "y", 0.7)]
+    assert edges_of(graph, TRANSFERS) == [("c", "x", 1), ("c", "y", 1)]
+    assert edges_of(graph, SIMILAR) == [("x", "y", 1), ("x", "z", 0.5), ("y", "x", 1), ("z", "x", 0.5)]
+    assert set(build_graph(zoo, "x").edge_types) == {FINETUNED, PRETRAINED, SIMILAR}
+    for kind in EDGES:
+        assert [k for _, k, _ in build_graph(zoo, "x", edges=(kind,)).edge_types] == [kind]
+
+
+def test_options_of_a_graph_reach_its_edges():
+    zoo = small_zoo()
+    low = build_graph(zoo, "x", accuracy_threshold=0.4)
+    assert edges_of(low, FINETUNED) == [("b", "y", 1), ("b", "z", 1), ("c", "y", 0.5)]
+    assert labels_of(low)["c", "y"] == 1
+    assert labels_of(build_graph(zoo, "x", method="lora")) == {("a", "z"): 1, ("c", "z"): 0}
+    assert labels_of(build_graph(zoo, "x", quality=None))["c", "z"] == 1
+    scores = build_graph(zoo, "x", edges=("transfers_to",), score_metric="A", score_threshold=-0.5)
+    assert edges_of(scores, TRANSFERS) == [("a", "x", 1), ("a", "y", 1), ("b", "x", 0), ("b", "y", 0)]
+    assert build_graph(zoo, "x", similarity_threshold=0.5)[SIMILAR].edge_index.shape == (2, 2)
+    assert build_graph(zoo, "x", distance="other")[SIMILAR].edge_index.shape == (2, 4)
+    few = build_graph(zoo, "x", history_ratio=0.1, random_state=3)
+    assert labels_of(few) == {}  # one record has no spread
+    for seed in range(4):
+        thin = thin_history(hide_target(zoo, "x"), 1.0, 0.75, seed)
+        expected = {(m, d) for f in finetuned_on(thin) for m, d, _ in triples(f)}
+        assert set(labels_of(build_graph(zoo, "x", model_ratio=0.75, random_state=seed))) == expected
+    for kinds, first in ((("finetuned_on", "tuned", "asked"), "asked"), (["near"], "near")):
+        with pytest.raises(ValueError) as e:
+            build_graph(zoo, "x", edges=kinds)
+        assert str(e.value) == f"unknown kind of edge {first!r}; expected some of {', '.join(EDGES)}"
+
+
+def test_features_of_models_by_hand():
+    x = build_graph(small_zoo(), "x")["model"].x.numpy()
+    # log10 of the size, input size and reported accuracy, standardised; a gap is the mean, which is 0
+    half, third = 0.5**0.5, 3**0.5 / 3
+    numbers = [[-half, -third, -half], [half, -third, 0], [0, 2 * third, half]]
+    kinds = [[0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]]  # swin, vit; s, v
+    np.testing.assert_allclose(x, np.hstack([numbers, kinds]), atol=1e-6)
+    zoo = small_zoo()
+    zoo = replace(zoo, models=zoo.models.assign(n_params=[0.0, 1.0, 100.0, 1.0]))  # none is as good as one
+    x = build_graph(zoo, "x")["model"].x.numpy()
+    np.testing.assert_allclose(x[:, 0], [-third, -third, 2 * third], atol=1e-6)
+
+
+def test_the_most_common_kinds_get_a_column():
+    n = MOST_KINDS + 20
+    architecture = [f"a{i:03d}" for i in range(n)] + ["a270"] * 2
+    models = pd.DataFrame(
+        {"model": [f"m{i}" for i in range(n + 2)], "modality": "image", "architecture": architecture}
+    )
+    zoo = Zoo(models, pd.DataFrame({"dataset": ["x"], "modality": "image", "role": "target"})).validate()
+    x = build_graph(zoo, "x")["model"].x.numpy()
+    assert MOST_KINDS == 256 and x.shape == (n + 2, 3 + 256)
+    assert sorted(x.sum(0), reverse=True)[:2] == [3, 1]
+    # Of equally common ones the first by name.
+    assert x[:255].sum(1).tolist() == [1] * 255 and x[255:270].sum() == 0 and x[270].sum() == 1
+
+
+def test_features_of_data_sets_by_hand():
+    zoo = small_zoo()
+    x = build_graph(zoo, "x")["dataset"].x.numpy()  # from distances 1, 2 and 3: on a line y, x, z
+    expected = np.array([-1, -4, 5]) / 3
+    np.testing.assert_allclose(x[:, 0], expected / expected.std(), atol=1e-5)
+    assert build_graph(zoo, "x", distance="none")["dataset"].x.tolist() == [[0], [0], [0]]
+    vectors = pd.DataFrame(
+        {"dataset": ["z", "x", "w", "y"], "vector": [[1.0, 3.0], [5.0, 7.0], [100.0, 9.0], [8.0, 8.0]]}
+    )
+    vectors["method"] = ["e", "e", "e", "f"]
+    zoo = replace(zoo, embeddings=vectors).validate()
+    x = build_graph(zoo, "x", distance="e")["dataset"].x.numpy()
+    scale = np.std([1, 3, 5, 7])
+    np.testing.assert_allclose(x * scale, [[2, 2], [0, 0], [-2, -2]], atol=1e-6)  # y is not known
+    x = build_graph(zoo, "x", distance="f")["dataset"].x.numpy()
+    assert x.tolist() == [[0, 0]] * 3  # one data set alone is its own mean

@@ -148,7 +148,21 @@ def test_evaluate_prints_what_is_shown(at, capsys):
     assert main(lines[2]) == 0 and "LogME" in capsys.readouterr().out
 
 
-def test_python_blocks_run_in_order(at):
+@pytest.fixture
+def registries():
+    "What a block adds to the library's registries is gone afterwards: other tests count what is in them."
+    from transfergraph.learners import LEARNERS
+    from transfergraph.predictors import PREDICTORS
+    from transfergraph.transferability import METRICS
+
+    before = [(registry, dict(registry)) for registry in (METRICS, LEARNERS, PREDICTORS)]
+    yield
+    for registry, entries in before:
+        registry.clear()
+        registry.update(entries)
+
+
+def test_python_blocks_run_in_order(at, registries):
     "And what a comment says of a value is so."
     tried = []
 
