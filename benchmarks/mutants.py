@@ -7,12 +7,12 @@ Of each pool of modules 150 mutants are drawn: places first, then one of the fau
 operator with a dozen replacements does not crowd out the rest. Mutants that differ in annotations, docstrings
 or `TYPE_CHECKING` blocks only can't change what the code does and are not drawn. A mutant is written to a
 copy of the package, never to the checkout. The tests run that reach its line, quick ones first, until one
-fails or they have taken `--budget` seconds on the unchanged code (for a line outside functions: any tests of
-the pool, within the budget); tests that are not run could only notice more. A mutant that takes ten times as
-long as the unchanged code, and a minute, is a timeout and counts as noticed: it hangs. That pytest cannot
-find a test is no notice: such a run stops the script. The table has a row per mutant and names the test that
-noticed; `--only` runs some again by number, `--unchanged` runs the same selections on the unchanged code,
-where everything has to survive.
+fails or they have taken `--budget` seconds on the unchanged code (for a line outside functions, or in one
+whose value is cached: any tests of the pool, within the budget); tests that are not run could only notice
+more. A mutant that takes ten times as long as the unchanged code, and a minute, is a timeout and counts as
+noticed: it hangs. That pytest cannot find a test is no notice: such a run stops the script. The table has a
+row per mutant and names the test that noticed; `--only` runs some again by number, `--unchanged` runs the
+same selections on the unchanged code, where everything has to survive.
 """
 
 import argparse
@@ -194,13 +194,19 @@ def coverage_of(files, slow, folder):
     return seconds, reached
 
 
+def decorators(function):
+    return getattr(function, "decorator_list", [])
+
+
 def inside_functions(module):
-    "Lines that run when a function is called, not at import."
+    "Lines that run at each call of a function: not at import, and not at a first call whose value is kept."
     tree = ast.parse((ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8"))
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     functions = [n for n in ast.walk(tree) if isinstance(n, kinds)]
+    kept = [n for n in functions if {"functools.cache", "cache"} & set(map(ast.unparse, decorators(n)))]
     bodies = [n.body if isinstance(n.body, list) else [n.body] for n in functions]
-    return {line for body in bodies for line in range(body[0].lineno, body[-1].end_lineno + 1)}
+    lines = {line for body in bodies for line in range(body[0].lineno, body[-1].end_lineno + 1)}
+    return lines - {line for n in kept for line in range(n.lineno, n.end_lineno + 1)}
 
 
 def choose(module, line, seconds, reached, budget):
@@ -262,7 +268,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("mutants"))
     parser.add_argument("--only", type=int, nargs="*", help="numbers of mutants, as in the table")
-    parser.add_argument("--budget", type=float, default=20, help="seconds of tests for a mutant")
+    parser.add_argument("--budget", type=float, default=60, help="seconds of tests for a mutant")
     parser.add_argument("--unchanged", action="store_true", help="the same selections of tests, no mutant")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
