@@ -205,7 +205,11 @@ def test_columns_are_scaled_each_by_itself():
 
 
 def history(n_models=4, n_datasets=3):
-    rows = [(f"m{i}", f"d{j}", (i + j) / 10) for i in range(n_models) for j in range(n_datasets)]
+    rows = [
+        (f"m{i}", f"d{j}", (i + j) / (n_models + n_datasets))
+        for i in range(n_models)
+        for j in range(n_datasets)
+    ]
     return Zoo(
         models=pd.DataFrame({"model": [f"m{i}" for i in range(n_models)], "modality": "image"}),
         datasets=pd.DataFrame({"dataset": [f"d{j}" for j in range(n_datasets)], "modality": "image"}),
@@ -231,6 +235,10 @@ def test_a_thinner_history_is_a_part_in_the_old_order():
         assert thin.index.tolist() == list(range(3 * left))
     both = thin_history(zoo, 0.5, 0.5).records
     assert both["model"].nunique() <= 2 and len(both) == 3
+    rng = np.random.default_rng(7)  # the draws themselves: published figures come from them
+    assert thin_history(zoo, 0.5, random_state=7).records.equals(
+        zoo.records.iloc[np.sort(rng.choice(12, 6, replace=False))].reset_index(drop=True)
+    )
     none = replace(zoo, records=zoo.records[:0])
     assert thin_history(none, 0.5, 0.5).records.empty
     one = replace(zoo, records=zoo.records[:1])
@@ -269,6 +277,12 @@ def test_an_unknown_distance_counts_as_the_mean_one():
     # Distances of no Euclidean space: what has a negative eigenvalue is left out.
     odd = np.array([[0, 1, 5], [1, 0, 1], [5, 1, 0]], float)
     assert classical_scaling(odd).shape == (3, 1)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_the_unit_of_distances_does_not_matter(unit):
+    line = np.array([[0.0, 3.0, 7.0], [3.0, 0.0, 4.0], [7.0, 4.0, 0.0]])
+    np.testing.assert_allclose(classical_scaling(line * unit), classical_scaling(line) * unit, rtol=1e-9)
 
 
 def small_zoo():
@@ -366,6 +380,7 @@ def test_similarity_is_one_less_the_scaled_distance_both_ways():
         ["x", "y", 1.0], ["x", "z", 0.5], ["y", "x", 1.0], ["z", "x", 0.5]
     ]  # fmt: skip
     every = similar_to(zoo, threshold=-0.1)
+    assert every.index.tolist() == list(range(6))
     assert ["y", "z", 0.0] in every.to_numpy().tolist() and len(every) == 6
     assert len(similar_to(zoo, threshold=0.5)) == 2
     # Without spread all known pairs are as near as can be; x - z is not known.
@@ -409,6 +424,8 @@ def test_a_graph_by_hand():
     assert set(build_graph(zoo, "x").edge_types) == {FINETUNED, PRETRAINED, SIMILAR}
     for kind in EDGES:
         assert [k for _, k, _ in build_graph(zoo, "x", edges=(kind,)).edge_types] == [kind]
+    texts = build_graph(zoo, "w")  # of the target's modality only
+    assert texts["model"].name == ["t"] and texts["dataset"].name == ["w"]
 
 
 def test_options_of_a_graph_reach_its_edges():
@@ -428,6 +445,12 @@ def test_options_of_a_graph_reach_its_edges():
         thin = thin_history(hide_target(zoo, "x"), 1.0, 0.75, seed)
         expected = {(m, d) for f in finetuned_on(thin) for m, d, _ in triples(f)}
         assert set(labels_of(build_graph(zoo, "x", model_ratio=0.75, random_state=seed))) == expected
+    large = history(20, 3)
+    thin = [thin_history(hide_target(large, "d0"), 0.5, 1.0, seed).records for seed in (0, 1)]
+    assert not thin[0].equals(thin[1])
+    default, first = (build_graph(large, "d0", history_ratio=0.5, **o) for o in ({}, {"random_state": 0}))
+    assert labels_of(default) == labels_of(first)
+    assert labels_of(default) != labels_of(build_graph(large, "d0", history_ratio=0.5, random_state=1))
     for kinds, first in ((("finetuned_on", "tuned", "asked"), "asked"), (["near"], "near")):
         with pytest.raises(ValueError) as e:
             build_graph(zoo, "x", edges=kinds)
@@ -442,9 +465,9 @@ def test_features_of_models_by_hand():
     kinds = [[0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]]  # swin, vit; s, v
     np.testing.assert_allclose(x, np.hstack([numbers, kinds]), atol=1e-6)
     zoo = small_zoo()
-    zoo = replace(zoo, models=zoo.models.assign(n_params=[0.0, 1.0, 100.0, 1.0]))  # none is as good as one
+    zoo = replace(zoo, models=zoo.models.assign(n_params=[0.0, 10.0, 100.0, 1.0]))  # none is as good as one
     x = build_graph(zoo, "x")["model"].x.numpy()
-    np.testing.assert_allclose(x[:, 0], [-third, -third, 2 * third], atol=1e-6)
+    np.testing.assert_allclose(x[:, 0], [-1, 0, 1], atol=1e-6)
 
 
 def test_the_most_common_kinds_get_a_column():
