@@ -17,7 +17,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from transfergraph.evaluate import COLUMNS, evaluate, evaluate_predictions, plan, task_key
+from transfergraph.evaluate import (
+    COLUMNS,
+    evaluate,
+    evaluate_predictions,
+    plan,
+    run_tasks,
+    task_key,
+    write_csv,
+)
 from transfergraph.metrics import (
     METRICS,
     bootstrap_mean,
@@ -209,6 +217,8 @@ def test_pearson_of_numbers_at_the_ends_of_the_range():
         assert METRICS["pearson"]([0.1, 0.2, 0.3], [-1.7e308, 0, 1.7e308]) == pytest.approx(1)
         assert METRICS["pearson"]([0.1, 0.2, 0.3], [1e-310, 2e-310, 3e-310]) == pytest.approx(1)
         assert METRICS["pearson"]([0.5, 0.5 + 2**-53], [1, 2]) == pytest.approx(1)
+    x = np.array([0.9, 0.3, 0.6])  # rounding alone would give 1.0000000000000002
+    assert METRICS["pearson"](x, 3 * x) == 1 and METRICS["pearson"](x, -3 * x) == -1
 
 
 @pytest.mark.parametrize(
@@ -351,6 +361,25 @@ def test_a_wrong_prediction_is_named(zoo, change, message):
         score_predictions(zoo, rows, origin="p.csv")
 
 
+def test_wrong_predictions_are_counted_and_missing_columns_named(zoo):
+    rows = pd.DataFrame({"target": "t0", "method": "m", "model": ["m00", "m01", "m02", "m03"], "score": 1.0})
+    for wrong, more in (([1], ""), ([1, 2], r" \(and 1 more\)"), ([1, 2, 3], r" \(and 2 more\)")):
+        bad = rows.assign(target=["tx" if i in wrong else "t0" for i in range(4)])
+        with pytest.raises(
+            ValueError, match=f"^p: row 2, column 'target': 'tx' is not a data set.*zoo{more}$"
+        ):
+            check_predictions(zoo, bad, "p")
+    for i, column in enumerate(rows):
+        expected = f"p: column '{column}' is missing; expected target, method, model, score, seed"
+        for gone in ([column], list(rows)[i:]):
+            with pytest.raises(ValueError) as e:
+                check_predictions(zoo, rows.drop(columns=gone), "p")
+            assert str(e.value) == expected
+    assert (check_predictions(zoo, rows)["seed"] == 0).all()
+    assert (per_seed_metrics(zoo, rows)["seed"] == 0).all()
+    assert check_predictions(zoo, rows.assign(seed=3))["seed"].tolist() == [3] * 4
+
+
 def test_reading_predictions_made_elsewhere(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text('note,model,target,method,score\nx,NA,t,"a,b",0.1234567890123456\ny,null,t,1,\n')
@@ -406,6 +435,12 @@ def test_the_bootstrap_is_its_loop():
         assert (low[i], high[i]) == pytest.approx(tuple(slow_bootstrap(known, 500, 0.9, 3)))
     assert np.isnan([low[2], high[2]]).all()  # one target says nothing about the next
     assert np.isnan(bootstrap_mean(np.full((1, 3), np.nan))[0]).all()
+
+
+def test_ten_thousand_resamples_unless_told():
+    values = np.random.default_rng(1).normal(size=(2, 30))
+    np.testing.assert_array_equal(bootstrap_mean(values), bootstrap_mean(values, 10_000, 0.95, 0))
+    assert bootstrap_mean(values)[1].tolist() != bootstrap_mean(values, 10_001)[1].tolist()
 
 
 def test_the_interval_is_that_of_the_normal_approximation_where_it_holds():
@@ -557,6 +592,55 @@ def test_several_processes_write_the_same_bytes_as_one(zoo, tmp_path):
     run(zoo, tmp_path / "one", learner_of=learner_of)
     run(zoo, tmp_path / "two", learner_of=learner_of, jobs=2)
     assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_tasks_run_here_or_in_processes_of_one_thread(zoo):
+    import torch
+
+    tasks = plan(["t0", "t1", "t2"], ["mean", "TG,GAT"], [0], learner_of)
+    before, seen = torch.get_num_threads(), []
+
+    def asking(zoo, target, methods, **options):
+        seen.append(target)
+        values = (os.getpid(), torch.get_num_threads())
+        return pd.DataFrame({m: values for m in methods}, ["m00", "m01"])
+
+    torch.set_num_threads(2)
+    try:
+        here = run_tasks(zoo, tasks, {}, asking, progress=False)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == ["t0", "t0", "t1", "t1", "t2", "t2"]
+    assert set(here["score"][::2]) == {os.getpid()} and set(here["score"][1::2]) == {1}
+    there = run_tasks(zoo, tasks, {}, asking, 2, progress=False)
+    assert len(seen) == 6 and os.getpid() not in set(there["score"][::2]) and set(there["score"][1::2]) == {1}
+    assert here.index.tolist() == there.index.tolist() == list(range(12))
+
+
+def test_results_of_other_code_have_other_names(tmp_path, monkeypatch):
+    import transfergraph
+    from transfergraph.evaluate import _code
+
+    (tmp_path / "a.py").write_text("1")
+    (tmp_path / "b.py").write_text("2")
+    monkeypatch.setattr(transfergraph, "__file__", str(tmp_path / "__init__.py"))
+    first = _code.__wrapped__()
+    assert _code.__wrapped__() == first
+    (tmp_path / "b.py").write_text("3")
+    assert _code.__wrapped__() != first
+    (tmp_path / "b.py").write_text("2")
+    (tmp_path / "b.txt").write_text("no code")
+    assert _code.__wrapped__() == first
+    monkeypatch.setattr(transfergraph, "__version__", "0")
+    assert _code.__wrapped__() != first
+
+
+def test_a_table_may_go_to_a_new_folder(tmp_path):
+    path = tmp_path / "a" / "b" / "c.csv"
+    write_csv(pd.DataFrame({"x": [1 / 3]}), path)
+    write_csv(pd.DataFrame({"x": [2 / 3]}), path)
+    assert path.read_text() == "x\n0.666666667\n" and list(path.parent.iterdir()) == [path]
 
 
 class Counting:
@@ -714,12 +798,14 @@ def test_the_bar_goes_to_stderr(zoo, capsys):
     assert out == "" and "3/3" in err and "t1 GAT" in err
     run(zoo, targets=["t1"], seeds=[0])
     assert capsys.readouterr() == ("", "")
+    evaluate(zoo, ["mean"], targets=["t1"], seeds=[0], predict=predict)
+    assert "1/1" in capsys.readouterr().err
 
 
-def test_an_unknown_method_is_refused_by_the_library_s_own_predictors(zoo):
-    pytest.importorskip("transfergraph.predictors")
+def test_an_unknown_method_is_refused_by_the_library_s_own_predictors(zoo, tmp_path):
     with pytest.raises(ValueError, match="LogMe"):
-        evaluate(zoo, ["mean", "LogMe"], progress=False)
+        evaluate(zoo, ["mean", "LogMe"], progress=False, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []  # before anything runs
 
 
 def test_check_predictions_leaves_its_argument_alone(zoo):
