@@ -180,3 +180,10 @@ def test_labels_must_match_the_samples_and_the_score():
         ValueError, match="labels are real numbers; this score is defined for integer classes"
     ):
         as_labels([0.5, 1.5], 2)
+
+
+def test_a_column_whose_sum_overflows_is_named():
+    values = np.ones((4, 3))
+    values[:, 1] = [1.7e308, 1.6e308, 1.7e308, 1.7e308]
+    with pytest.raises(ValueError, match="features: column 1 adds up to infinity; scale it"):
+        Features(values)

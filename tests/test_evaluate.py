@@ -803,8 +803,9 @@ def test_the_bar_goes_to_stderr(zoo, capsys):
 
 
 def test_an_unknown_method_is_refused_by_the_library_s_own_predictors(zoo, tmp_path):
-    with pytest.raises(ValueError, match="LogMe"):
-        evaluate(zoo, ["mean", "LogMe"], progress=False, out=tmp_path)
+    for wrong in ("LogMe", "TG:LR,N2V,nothing"):
+        with pytest.raises(ValueError, match=wrong):
+            evaluate(zoo, ["mean", wrong], progress=False, out=tmp_path)
     assert list(tmp_path.iterdir()) == []  # before anything runs
 
 

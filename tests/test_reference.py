@@ -202,3 +202,10 @@ def test_other_samples_widths_and_forms_are_refused():
     reference[3, 1] = np.nan
     with pytest.raises(ValueError, match="reference: row 3, column 1 is nan"):
         rsa(x, reference)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_dse_does_not_see_the_length_of_rows(scale):
+    rng = np.random.default_rng(8)
+    a, b = rng.normal(size=(20, 6)), rng.normal(size=(20, 6))
+    assert dse(a * scale, b) == pytest.approx(dse(a, b), rel=1e-12)

@@ -406,3 +406,14 @@ def test_a_thousand_classes_need_no_table_of_pairs_by_features():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert -1000 * 999 < value < 0 and peak < 1000 * 1000 * 20 * 8
+
+
+def test_nothing_is_shrunk_where_the_covariance_is_that_of_a_sphere():
+    assert shrinkage(np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])) == 0
+
+
+def test_the_largest_of_close_eigenvalues_is_found():
+    rng = np.random.default_rng(5)
+    vectors = np.linalg.qr(rng.normal(size=(120, 120)))[0]
+    matrix = (vectors * np.linspace(1, 1.01, 120)) @ vectors.T
+    assert separation._largest_eigenvalue(matrix) == pytest.approx(1.01, rel=1e-5)
