@@ -158,11 +158,28 @@ def test_a_wrong_spec_is_refused_by_name(specs):
         ({"finetune": 3}, "finetune: 3 is not a setting"),
         ({"targets": {"x": {"spec": "digits", "finetune": {"lr": 1}}}}, "targets x: finetune: 'lr' is not"),
         ({"targets": {"x": {"spec": "digits", "a": 1, 5: 2}}}, "targets x: option 5 is not one of"),
-        ({"metrics": [["LogME"]]}, "metrics: ['LogME']; expected names of scores"),
+        ({"metrics": [["LogME"]]}, "metrics: ['LogME']; expected a list of names of scores"),
+        ({"metrics": "LogME"}, "metrics: 'LogME'; expected a list of names of scores"),
+        ({"metrics": 3}, "metrics: 3; expected a list of names of scores"),
+        ({"models": 3}, "models is 3; expected a list, or names with what to load"),
+        ({"targets": "digits"}, "targets is 'digits'; expected a list"),
+        ({"targets": [{"spec": "digits"}]}, "targets is [{'spec': 'digits'}]; expected a list"),
+        ({"seeds": 0}, "seeds: 0; expected a list of whole numbers"),
+        ({"seeds": [0, "1"]}, "seeds: '1'; expected a list of whole numbers"),
+        ({"seeds": [True]}, "seeds: True; expected a list of whole numbers"),
+        ({"seeds": [0, -1]}, "seeds: [0, -1]; expected at least one, none below 0"),
+        ({"seeds": []}, "seeds: []; expected at least one, none below 0"),
+        ({"probe_items": "all"}, "probe_items is 'all'; expected a whole number of 1 or more"),
+        ({"probe_items": 0}, "probe_items is 0; expected a whole number of 1 or more"),
     ):
         with pytest.raises(ValueError, match=r"few|metric") as e:
             read_spec("few", good | change)
         assert said in str(e.value)
+
+
+def test_a_setting_that_is_left_empty_is_the_default(specs):
+    spec = read_spec("few", specs["hub-image"] | {"seeds": None, "probe_items": None, "metrics": None})
+    assert (spec.seeds, spec.probe_items, spec.metrics) == ((0,), 500, ("LogME", "H-score"))
 
 
 def test_a_data_set_of_the_other_modality_is_refused(specs):

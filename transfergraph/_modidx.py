@@ -59,6 +59,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'transfergraph.building._entry': ('building.html#_entry', 'transfergraph/building.py'),
                                         'transfergraph.building._scores': ('building.html#_scores', 'transfergraph/building.py'),
                                         'transfergraph.building._settings': ('building.html#_settings', 'transfergraph/building.py'),
+                                        'transfergraph.building._some': ('building.html#_some', 'transfergraph/building.py'),
                                         'transfergraph.building.assemble': ('building.html#assemble', 'transfergraph/building.py'),
                                         'transfergraph.building.code_version': ('building.html#code_version', 'transfergraph/building.py'),
                                         'transfergraph.building.dataset_table': ( 'building.html#dataset_table',

@@ -97,6 +97,13 @@ def _settings(name: str, given: Any) -> Settings:
         raise ValueError(f"{name}: finetune: {e}") from e
 
 
+def _some(name: str, part: str, given: Any, kind: type, what: str) -> tuple:
+    for value in given if isinstance(given, list | tuple) else [given]:
+        if not isinstance(given, list | tuple) or not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name}: {part}: {value!r}; expected a list of {what}")
+    return tuple(given)
+
+
 def read_spec(
     name: str,  # of the zoo
     content: Mapping[str, Any],  # as in `params.yaml`
@@ -110,8 +117,10 @@ def read_spec(
     parts = {}
     for part in ("models", "targets", "sources"):
         entries = content.pop(part, None) or {}
-        if isinstance(entries, list):
+        if isinstance(entries, list) and not any(isinstance(entry, list | Mapping) for entry in entries):
             entries = dict.fromkeys(entries)
+        if not isinstance(entries, Mapping):
+            raise ValueError(f"{name}: {part} is {entries!r}; expected a list, or names with what to load")
         parts[part] = {str(key): _entry(name, part, str(key), value) for key, value in entries.items()}
     parts["models"] |= {key: _entry(name, "models", key, value) for key, value in (trained or {}).items()}
     for part, what in (("models", "model"), ("targets", "data set")):
@@ -122,21 +131,25 @@ def read_spec(
     if given["probe"] is None:
         raise ValueError(f"{name}: probe is missing; expected the model that data sets are compared by")
     probe = _entry(name, "probe", "probe", given["probe"])
-    metrics = tuple(given["metrics"] or ("LogME", "H-score"))
+    metrics = _some(name, "metrics", given["metrics"] or ("LogME", "H-score"), str, "names of scores")
     for metric in metrics:
-        if not isinstance(metric, str):
-            raise ValueError(f"{name}: metrics: {metric!r}; expected names of scores")
         inputs_of(metric)
     settings = _settings(name, given["finetune"])
     for part in ("models", "targets"):
         for key, options in parts[part].items():
             _settings(f"{name}: {part} {key}", options.get("finetune"))
-    rest = {key: content.pop(key) for key in ("seeds", "probe_items", "licence") if key in content}
+    rest = {key: content.pop(key, None) for key in ("seeds", "probe_items", "licence")}
+    rest = {key: value for key, value in rest.items() if value is not None}
     if content:
         known = ", ".join(f.name for f in dataclasses.fields(ZooSpec)[1:])
         raise ValueError(f"{name}: {next(iter(content))!r} is not one of {known}")
     if "seeds" in rest:
-        rest["seeds"] = tuple(rest["seeds"])
+        rest["seeds"] = _some(name, "seeds", rest["seeds"], int, "whole numbers")
+        if not rest["seeds"] or min(rest["seeds"]) < 0:
+            raise ValueError(f"{name}: seeds: {list(rest['seeds'])}; expected at least one, none below 0")
+    items = rest.get("probe_items", 1)
+    if not isinstance(items, int) or isinstance(items, bool) or items < 1:
+        raise ValueError(f"{name}: probe_items is {items!r}; expected a whole number of 1 or more")
     return ZooSpec(name, given["modality"], **parts, probe=probe, metrics=metrics, finetune=settings, **rest)
 
 # %% ../nbs/05b_building.ipynb #05b_building-008
