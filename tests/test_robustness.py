@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -363,7 +364,7 @@ with only_writer(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("command", ["evaluate", "import-records", "import-paper", "hub", "select"])
+@pytest.mark.parametrize("command", ["evaluate", "import-records", "import-paper", "hub", "select", "site"])
 def test_two_runs_at_once_on_one_folder(command, folder, tmp_path, monkeypatch, capsys):
     "The second is refused and told which process is there; when the first is killed, its lock is gone."
     out = folder if command == "import-records" else tmp_path / "out"
@@ -372,12 +373,17 @@ def test_two_runs_at_once_on_one_folder(command, folder, tmp_path, monkeypatch, 
     (tmp_path / "spec.yaml").write_text("models: []\ndatasets: []\n")
     for part in ("image_classification", "sequence_classification"):
         (tmp_path / "experiments" / part).mkdir(parents=True)
+    reports = tmp_path / "reports"
+    (reports / "zoo").mkdir(parents=True)
+    cells = [nbformat.v4.new_markdown_cell("# Summary")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), reports / "zoo" / "summary.ipynb")
     args = {
         "evaluate": ["evaluate", folder, "--method", "mean", "--out", out],
         "import-records": ["import-records", tmp_path / "results.csv", out],
         "import-paper": ["import-paper", tmp_path / "experiments", out],
         "hub": ["hub", "build", tmp_path / "spec.yaml", out, "--offline"],
         "select": ["select", folder, "--data", "digits", "--budget", "1", "--out", out, "--quiet"],
+        "site": ["site", "--reports", reports, "--zoos", tmp_path, "--results", tmp_path, "--out", out],
     }[command]
     first = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True, cwd=ROOT

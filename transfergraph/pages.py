@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 import transfergraph
+from .locks import only_writer
 from .zoo import Zoo, accuracy_matrix
 
 if TYPE_CHECKING:
@@ -495,56 +496,60 @@ def build_site(
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: expected a new folder, or one that holds a site, to replace it")
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    try:
-        part.chmod(0o755)
-        (part / MARK).touch()
-        (part / "assets").mkdir()
-        for file in ("site.css", "site.js"):
-            shutil.copyfile(ASSETS / file, part / "assets" / file)
-        (part / "assets" / "code.css").write_text(code_styles(), encoding="utf-8")
-        shutil.copyfile(
-            Path(plotly.__file__).parent / "package_data" / "plotly.min.js", part / "assets" / "plotly.min.js"
-        )
-        parts, n = [], 1
-        for name in names:
-            files = zoo_links(reports / name)
-            (part / name).mkdir()
-            zoo = Zoo.load(zoos / name) if (zoos / name).is_dir() else None
-            links = [(f.stem, f"{f.stem}.html") for f in files if f.stem in ORDER]
-            if zoo is not None:
-                links = [("models", "models.html"), ("map", "map.html"), *links]
-            for file in tqdm(files, f"pages of {name}", disable=not progress):
-                try:
-                    notebook = nbformat.read(file, as_version=4)
-                except Exception as e:
-                    raise ValueError(f"{file}: not a notebook ({str(e).splitlines()[0]})") from e
-                title, body = notebook_html(notebook)
-                text = page(f"{file.stem}: {title}, {name}", body, links, 1, zoo=name)
-                (part / name / f"{file.stem}.html").write_text(text, encoding="utf-8")
-            n += len(files)
-            if zoo is not None:
-                board = f"<h1>Models of {escape(name)}</h1>" + leaderboard_html(
-                    leaderboard(zoo), len(zoo.models)
-                )
-                (part / name / "models.html").write_text(
-                    page(f"models, {name}", board, links, 1, zoo=name), encoding="utf-8"
-                )
-                drawn = f"<h1>Map of {escape(name)}</h1>" + map_html(zoo, learn_map(zoo, learner), learner)
-                text = page(f"map, {name}", drawn, links, 1, ["plotly.min.js"], name)
-                (part / name / "map.html").write_text(text, encoding="utf-8")
-                n += 2
-            parts.append(_of_index(name, links, files, target_rows(results / name), zoo))
-        (part / "index.html").write_text(
-            page("transfergraph", _INTRODUCTION + "".join(parts)), encoding="utf-8"
-        )
-        old = part.with_suffix(".old")
-        if out.exists():
-            out.rename(old)
-        part.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with only_writer(out):
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+        try:
+            part.chmod(0o755)
+            (part / MARK).touch()
+            (part / "assets").mkdir()
+            for file in ("site.css", "site.js"):
+                shutil.copyfile(ASSETS / file, part / "assets" / file)
+            (part / "assets" / "code.css").write_text(code_styles(), encoding="utf-8")
+            shutil.copyfile(
+                Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
+                part / "assets" / "plotly.min.js",
+            )
+            parts, n = [], 1
+            for name in names:
+                files = zoo_links(reports / name)
+                (part / name).mkdir()
+                zoo = Zoo.load(zoos / name) if (zoos / name).is_dir() else None
+                links = [(f.stem, f"{f.stem}.html") for f in files if f.stem in ORDER]
+                if zoo is not None:
+                    links = [("models", "models.html"), ("map", "map.html"), *links]
+                for file in tqdm(files, f"pages of {name}", disable=not progress):
+                    try:
+                        notebook = nbformat.read(file, as_version=4)
+                    except Exception as e:
+                        raise ValueError(f"{file}: not a notebook ({str(e).splitlines()[0]})") from e
+                    title, body = notebook_html(notebook)
+                    text = page(f"{file.stem}: {title}, {name}", body, links, 1, zoo=name)
+                    (part / name / f"{file.stem}.html").write_text(text, encoding="utf-8")
+                n += len(files)
+                if zoo is not None:
+                    board = f"<h1>Models of {escape(name)}</h1>" + leaderboard_html(
+                        leaderboard(zoo), len(zoo.models)
+                    )
+                    (part / name / "models.html").write_text(
+                        page(f"models, {name}", board, links, 1, zoo=name), encoding="utf-8"
+                    )
+                    drawn = f"<h1>Map of {escape(name)}</h1>" + map_html(
+                        zoo, learn_map(zoo, learner), learner
+                    )
+                    text = page(f"map, {name}", drawn, links, 1, ["plotly.min.js"], name)
+                    (part / name / "map.html").write_text(text, encoding="utf-8")
+                    n += 2
+                parts.append(_of_index(name, links, files, target_rows(results / name), zoo))
+            (part / "index.html").write_text(
+                page("transfergraph", _INTRODUCTION + "".join(parts)), encoding="utf-8"
+            )
+            old = part.with_suffix(".old")
+            if out.exists():
+                out.rename(old)
+            part.rename(out)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return n
 
 
