@@ -4,15 +4,16 @@
     .venv/bin/python benchmarks/mutants.py zoo graph evaluate transferability --out mutants
 
 Of each pool of modules 150 mutants are drawn: places first, then one of the faults that fit there, so that an
-operator with a dozen replacements does not crowd out the rest. Mutants that differ in annotations, docstrings
-or `TYPE_CHECKING` blocks only can't change what the code does and are not drawn. A mutant is written to a
-copy of the package, never to the checkout. The tests run that reach its line, quick ones first, until one
-fails or they have taken `--budget` seconds on the unchanged code (for a line outside functions, or in one
-whose value is cached: any tests of the pool, within the budget); tests that are not run could only notice
-more. A mutant that takes ten times as long as the unchanged code, and a minute, is a timeout and counts as
-noticed: it hangs. That pytest cannot find a test is no notice: such a run stops the script. The table has a
-row per mutant and names the test that noticed; `--only` runs some again by number, `--unchanged` runs the
-same selections on the unchanged code, where everything has to survive.
+operator with a dozen replacements does not crowd out the rest; a place comes again where there are no others.
+Mutants that differ in annotations, docstrings or `TYPE_CHECKING` blocks only can't change what the code does
+and are not drawn. A mutant is written to a copy of the package, never to the checkout. The tests run that
+reach its line, quick ones first, until one fails or they have taken `--budget` seconds on the unchanged code
+(for a line outside functions, or in one whose value is cached: any tests of the pool, within the budget);
+tests that are not run could only notice more. A mutant that takes ten times as long as the unchanged code,
+and a minute, is a timeout and counts as noticed: it hangs. That pytest cannot find a test is no notice: such
+a run stops the script. The table has a row per mutant and names the test that noticed; `--only` runs some
+again by number, `--unchanged` runs the same selections on the unchanged code, where everything has to
+survive.
 """
 
 import argparse
@@ -99,18 +100,20 @@ def draw(modules, n, seed):
     rng, drawn = random.Random(seed), []
     order = sorted(places)
     rng.shuffle(order)
-    for module, start, end in order:
-        name, occurrence = rng.choice(places[module, start, end])
-        source = (ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8")
-        mutant = mutate(module, name, occurrence)
-        try:
-            same = meaning(mutant) == meaning(source)
-        except SyntaxError:
-            continue
-        if not same:
-            drawn.append((module, start[0], name, occurrence))
-        if len(drawn) == n:
-            break
+    while len(drawn) < n and any(places.values()):
+        for place in order:
+            if len(drawn) == n or not places[place]:
+                continue
+            (module, start, _), (name, occurrence) = place, rng.choice(places[place])
+            places[place].remove((name, occurrence))
+            source = (ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8")
+            mutant = mutate(module, name, occurrence)
+            try:
+                same = meaning(mutant) == meaning(source)
+            except SyntaxError:
+                continue
+            if not same:
+                drawn.append((module, start[0], name, occurrence))
     return drawn
 
 

@@ -182,6 +182,8 @@ def test_the_map_answers_a_hover_a_click_and_a_choice(browser, site):
     page.wait_for_selector("#history table")
     assert page.text_content("#history h2") in named
     assert re.match(r"0\.\d{3}$", page.text_content("#history tbody td:nth-child(2)"))
+    buttons = page.eval_on_selector_all(".map .modebar-btn", "all => all.map(b => b.dataset.title)")
+    assert "Zoom in" in buttons and not [b for b in buttons if re.search("(?i)share|cloud|studio", b)]
     page.select_option("#node", label="topics")
     assert page.text_content("#history h2") == "topics" and "data set" in page.text_content("#history p")
     assert len(page.query_selector_all("#history tbody tr")) == 20

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -676,6 +677,8 @@ def main(
     "Run the program: results to stdout, one line to stderr where something is wrong."
     if argv is None:
         _any_name()
+        # torch_geometric still calls it; a user can do nothing about that
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     args = argparse.Namespace(traceback=False, out=None, command=None)
     try:
         try:

@@ -361,7 +361,7 @@ def map_figure(
                 mode="markers+text" if data and len(rows) <= 40 else "markers",
                 textposition="top center",
                 marker=marker,
-                hovertemplate="%{text}<extra>" + escape(name) + "</extra>",
+                hovertemplate="%{text}<br>" + escape(name) + "<extra></extra>",
             )
         )
     hidden = {"visible": False}
@@ -369,7 +369,7 @@ def map_figure(
         template=None,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        margin={"l": 10, "r": 10, "t": 40, "b": 10},  # buttons are above the dots
         legend={"orientation": "h", "y": -0.02},
         hovermode="closest",
         xaxis=hidden,

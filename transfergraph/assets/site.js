@@ -105,9 +105,12 @@ for (const place of document.querySelectorAll(".map")) {
   const colours = () => {
     const css = getComputedStyle(root);
     return { "font.color": css.getPropertyValue("--text").trim(), "hoverlabel.bgcolor": css.getPropertyValue("--card").trim(),
-      "hoverlabel.font.color": css.getPropertyValue("--text").trim() };
+      "hoverlabel.font.color": css.getPropertyValue("--text").trim(), "modebar.bgcolor": "rgba(0, 0, 0, 0)",
+      "modebar.color": css.getPropertyValue("--quiet").trim(), "modebar.activecolor": css.getPropertyValue("--text").trim() };
   };
-  Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displaylogo: false }).then(() => {
+  const buttons = [["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"], ["toImage"]]; // none that sends the figure away
+  const config = { responsive: true, displaylogo: false, modeBarButtons: buttons, plotlyServerURL: "" };
+  Plotly.newPlot(place, figure.data, figure.layout, config).then(() => {
     Plotly.relayout(place, colours());
     document.addEventListener("theme", () => Plotly.relayout(place, colours()));
     place.on("plotly_click", (e) => show(String(e.points[0].customdata)));

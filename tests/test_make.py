@@ -1,0 +1,164 @@
+"""The commands that README begins with, run by make in fresh clones, with settings that take a minute."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NANO = {
+    "zoos": ["nano-image"],
+    "targets": {
+        name: {"zoo": "nano-image", "target": name} for name in ("digits", "cyrillic", "silhouettes")
+    },
+    "seeds": [0],
+    "resamples": 200,
+    "predictors": ["LR"],
+    "learners": ["N2V"],
+    "methods": ["random", "mean", "TG:factors"],
+    "headline": "TG:factors",
+    "panels": ["mean", "TG:LR,N2V,all"],
+    "ablation": {"features": ["LR{metadata}", "TG:LR,N2V,all"]},
+    "sweep": {"ratios": [0.5, 1.0], "methods": ["mean"], "seeds": [0]},
+    "selection": {"seeds": [0, 1]},
+}
+PAPER = NANO | {
+    "zoos": ["paper-image"],
+    "targets": {n: {"zoo": "paper-image", "target": n} for n in ("pets", "svhn")},
+    "parts": {"seeds": [0], "folds": 2},
+    "published": {"others": ["mean"]},
+}
+
+
+def clone_of(at):
+    "A clone of this repository that uses the environment of the tests."
+    environment = Path(sys.prefix)
+    if not (ROOT / ".git").exists() or not (environment / ".installed").exists():
+        pytest.skip("make and its environment are those of a clone; this is a copy without them")
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(at)], check=True)
+    (at / ".venv").symlink_to(environment)
+    for name in ("requirements.txt", "settings.ini", "setup.py"):  # not newer than what they installed
+        os.utime(at / name, (0, 0))
+    return at
+
+
+def settings(path, **changes):
+    "Change a file of settings."
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content.update(changes)
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return content
+
+
+def smaller(clone):
+    "Four models, three targets, an epoch each."
+    content = yaml.safe_load((clone / "params.yaml").read_text(encoding="utf-8"))
+    zoo = content["build"]["nano-image"]
+    zoo |= {"metrics": ["LogME", "H-score"], "models": {}, "probe_items": 40}
+    zoo["sources"] = {name: zoo["sources"][name] for name in ("letters", "mnist")}
+    zoo["targets"] = {name: zoo["targets"][name] for name in NANO["targets"]}
+    zoo["finetune"] |= {"epochs": 1}
+    families = {name: zoo["training"]["families"][name] for name in ("resnet", "efficientnet")}
+    zoo["training"]["families"] = {n: family | {"settings": {"epochs": 1}} for n, family in families.items()}
+    settings(clone / "params.yaml", **NANO, build={"nano-image": zoo})
+
+
+def make(clone, *words, wait=True):
+    "Run make as a user does; what it printed, or the process."
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    env |= {"XDG_CACHE_HOME": str(clone.parent / "cache"), "PYTHONHASHSEED": str(len(clone.name))}
+    running = subprocess.Popen(
+        ["make", *words], cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return ended(running, words) if wait else running
+
+
+def ended(running, words):
+    printed = running.communicate(timeout=1500)[0]
+    assert running.returncode == 0, f"make {' '.join(words)}:\n{printed[-4000:]}"
+    return printed
+
+
+@pytest.fixture(scope="module")
+def repro(tmp_path_factory):
+    "Two clones in which `make repro` was run, and what it printed in the first."
+    at = tmp_path_factory.mktemp("make")
+    clones = [clone_of(at / name) for name in ("one", "other")]
+    for clone in clones:
+        smaller(clone)
+    running = [make(clone, "repro", wait=False) for clone in clones]
+    printed = [ended(process, ["repro"]) for process in running]
+    return clones, printed[0]
+
+
+def outputs(clone):
+    "Every output of the pipeline, by path."
+    folders = ("zoos", "reports", "results")
+    found = [p for name in folders for p in (clone / name).rglob("*") if p.is_file()]
+    return {p.relative_to(clone).as_posix(): p.read_bytes() for p in found}
+
+
+def test_make_repro_builds_a_zoo_and_its_reports(repro):
+    (clone, _), printed = repro
+    assert re.search(r"^ +\d+:\d\d  nano-image  \d+/12  pretrain@nano-image", printed, re.M), printed
+    assert {p.stem for p in (clone / "reports" / "nano-image").glob("*.ipynb")} >= {
+        "digits",
+        "summary",
+        "sweep",
+    }
+    methods = pd.read_csv(clone / "results" / "nano-image" / "summary" / "methods.csv")
+    assert {"mean", "LogME", "TG:LR,N2V,all", "TG:factors"} <= set(methods["method"])
+    assert len(pd.read_parquet(clone / "zoos" / "nano-image" / "records.parquet")) == 4 * 3
+
+
+def test_two_runs_from_nothing_give_the_same_bytes(repro):
+    "Models, records, reports, figures: dvc.lock holds their hashes, and the runs had other hash seeds."
+    clones, _ = repro
+    locks = [(clone / "dvc.lock").read_bytes() for clone in clones]
+    assert locks[0] == locks[1]
+    found = [outputs(clone) for clone in clones]
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 40
+    assert not [name for name in found[0] if found[0][name] != found[1][name]]
+
+
+def test_a_second_make_repro_has_nothing_to_do(repro):
+    (clone, _), _ = repro
+    before = (clone / "dvc.lock").read_bytes(), outputs(clone)
+    printed = make(clone, "repro")
+    assert "done" in printed and not re.search(r"fine-tuning|features-", printed)
+    assert before == ((clone / "dvc.lock").read_bytes(), outputs(clone))
+
+
+def test_make_study_and_make_site_show_what_there_is(repro):
+    (clone, _), _ = repro
+    make(clone, "study")
+    assert (clone / "reports" / "nano-image" / "selection.ipynb").is_file()
+    printed = make(clone, "site").splitlines()
+    n = len(list((clone / "site").rglob("*.html")))
+    assert printed[-1] == f"{n} pages, site/index.html is the first"
+    assert "Warning" not in "".join(printed)
+
+
+def test_make_site_alone_fetches_the_reports_of_the_repository(tmp_path):
+    clone = clone_of(tmp_path / "clone")
+    said = re.search(r"^\d+ pages, .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)[0]
+    assert make(clone, "site").splitlines()[-1] == said
+    assert subprocess.run(["git", "diff", "--quiet"], cwd=clone).returncode == 0
+
+
+def test_make_published_runs_the_pipeline_of_the_published_records(paper, tmp_path):
+    clone = clone_of(tmp_path / "clone")
+    settings(clone / "paper" / "params.yaml", **PAPER)
+    make(clone, "published", f"SOURCE={paper}")
+    summary = pd.read_csv(clone / "results" / "paper-image" / "summary" / "methods.csv").set_index("method")
+    assert summary.loc["mean", "pearson"] == pytest.approx(0.8, abs=0.2)
+    names = {p.stem for p in (clone / "reports" / "paper-image").glob("*.ipynb")}
+    assert names == {"pets", "svhn", "summary", "sweep", "ensemble", "published"}
+    status = ["git", "status", "--porcelain", "--untracked-files=all"]
+    left = subprocess.run(status, cwd=clone, capture_output=True, text=True, check=True).stdout.split("\n")
+    assert {line[3:] for line in left if line} <= {"paper/params.yaml", "paper/dvc.lock"}
