@@ -676,6 +676,28 @@ def test_a_stopped_run_goes_on_where_it_stood(zoo, tmp_path, error, raised):
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("damage", ["digit", "cut", "empty", "other"])
+def test_a_damaged_result_of_a_task_is_made_again(zoo, tmp_path, damage):
+    run(zoo, tmp_path / "whole", predict=Counting(), seeds=[0])
+    with pytest.raises(KeyboardInterrupt):
+        run(zoo, tmp_path / "out", predict=Counting(3, KeyboardInterrupt), seeds=[0])
+    first, second = sorted((tmp_path / "out" / ".parts").iterdir())
+    content = first.read_bytes()
+    at = content.rindex(b".") + 1
+    first.write_bytes(
+        {
+            "digit": content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :],
+            "cut": content[: content.rindex(b"\n", 0, -1) + 1],
+            "empty": b"",
+            "other": second.read_bytes(),
+        }[damage]
+    )
+    rest = Counting()
+    run(zoo, tmp_path / "out", predict=rest, seeds=[0])
+    assert len(rest.calls) == 3 and rest.calls[1:] == [("t2", 0), ("t3", 0)]
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
 def test_parts_of_another_question_are_not_taken_up(zoo, tmp_path):
     def stopped_run(zoo, **options):
         with pytest.raises(KeyboardInterrupt):

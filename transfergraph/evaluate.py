@@ -155,12 +155,28 @@ def _one_thread(with_torch):
             torch.set_num_threads(before)
 
 
+def _keep(frame, path):
+    content = frame.to_csv(index=False, float_format=DIGITS, lineterminator="\n").encode()
+    write_csv(frame, f"{path}-{_checksum(content)}.csv")
+
+
+def _kept(path):
+    "The result of a task, or None where there is none that is whole."
+    for found in sorted(path.parent.glob(f"{path.name}-*.csv")):
+        if found.stem == f"{path.name}-{_checksum(found.read_bytes())}":
+            return read_predictions(found)
+
+
+def _checksum(content):
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def run_task(
     zoo: Zoo,
     task: Task,
     options: dict,  # passed on to `predict`
     predict: Callable,  # as `transfergraph.predictors.predict`
-    path: str | os.PathLike | None = None,  # where to keep the result
+    path: str | os.PathLike | None = None,  # where to keep the result; its checksum is added to the name
     with_torch: bool = True,  # load torch, so that it too keeps to one thread
 ) -> tuple[Task, pd.DataFrame]:  # the task; columns target, method, model, score, seed
     "Predict one target; an error names the target, the seed and the methods."
@@ -186,7 +202,7 @@ def run_task(
         }
     )
     if path is not None:
-        write_csv(frame, path)
+        _keep(frame, path)
     return task, frame
 
 # %% ../nbs/09_evaluate.ipynb #09_evaluate-011
@@ -201,9 +217,10 @@ def run_tasks(
 ) -> pd.DataFrame:  # predictions of all tasks
     "Run tasks, in several processes if asked to; what is finished when one fails stays in `parts`."
     with_torch, fingerprint = any(task.learner for task in tasks), zoo.fingerprint
-    paths = [parts and Path(parts) / f"{task_key(fingerprint, task, options, predict)}.csv" for task in tasks]
-    done = [read_predictions(path) for path in paths if path and path.exists()]
-    todo = [(task, path) for task, path in zip(tasks, paths) if not (path and path.exists())]
+    paths = [parts and Path(parts) / task_key(fingerprint, task, options, predict) for task in tasks]
+    kept = [path and _kept(path) for path in paths]
+    done = [frame for frame in kept if frame is not None]
+    todo = [(task, path) for task, path, frame in zip(tasks, paths, kept) if frame is None]
     with tqdm(total=len(tasks), initial=len(done), disable=not progress, unit="task", file=sys.stderr) as bar:
 
         def name(task):
