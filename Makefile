@@ -16,6 +16,9 @@ export DVC_NO_ANALYTICS := 1
 # Every stage starts processes of its own: with compiled modules they are there in a third of the time.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Two files of tests at a time, each with one thread: threads that wait for each other take longer than one alone.
+TESTS := OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile tests
+
 .DEFAULT_GOAL := help
 .PHONY: help env export readme test lint lab paper repro study published site sbom coverage clean
 
@@ -52,7 +55,7 @@ test: env ## check and run the notebooks, lint, run the tests
 	@nbdev_test --n_workers 2 --file_re '^[0-9]'
 	@test -d data/pictures || dvc pull --quiet data
 	@echo "== tests"
-	@python -m pytest -q tests
+	@$(TESTS)
 
 lint: env ## check style and format of notebooks and tests
 	@ruff check
@@ -97,7 +100,7 @@ sbom: env ## write sbom.json, a CycloneDX list of everything that is installed i
 
 coverage: env ## run the tests and say which lines and branches of the library none of them reaches
 	@test -d data/pictures || dvc pull --quiet data
-	@python -m pytest -q --cov --cov-report=term:skip-covered --cov-report=html tests
+	@$(TESTS) --cov --cov-report=term:skip-covered --cov-report=html
 
 clean: ## remove caches and build leftovers (keeps .venv, zoos, trained models, logs of runs and reports)
 	@rm -rf .cache site sbom.json build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov

@@ -13,9 +13,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 NANO = {
     "zoos": ["nano-image"],
-    "targets": {
-        name: {"zoo": "nano-image", "target": name} for name in ("digits", "cyrillic", "silhouettes")
-    },
+    "targets": {n: {"zoo": "nano-image", "target": n} for n in ("digits", "cyrillic")},
     "seeds": [0],
     "resamples": 200,
     "predictors": ["LR"],
@@ -56,7 +54,7 @@ def settings(path, **changes):
 
 
 def smaller(clone):
-    "Four models, three targets, an epoch each."
+    "Four models, two targets, an epoch each."
     content = yaml.safe_load((clone / "params.yaml").read_text(encoding="utf-8"))
     zoo = content["build"]["nano-image"]
     zoo |= {"metrics": ["LogME", "H-score"], "models": {}, "probe_items": 40}
@@ -70,7 +68,7 @@ def smaller(clone):
 
 def make(clone, *words, wait=True):
     "Run make as a user does; what it printed, or the process."
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "OMP_", "PYTEST_"))}
     env |= {"XDG_CACHE_HOME": str(clone.parent / "cache"), "PYTHONHASHSEED": str(len(clone.name))}
     running = subprocess.Popen(
         ["make", *words], cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -105,7 +103,7 @@ def outputs(clone):
 
 def test_make_repro_builds_a_zoo_and_its_reports(repro):
     (clone, _), printed = repro
-    assert re.search(r"^ +\d+:\d\d  nano-image  \d+/12  pretrain@nano-image", printed, re.M), printed
+    assert re.search(r"^ +\d+:\d\d  nano-image  1/\d+  pretrain@nano-image", printed, re.M), printed
     assert {p.stem for p in (clone / "reports" / "nano-image").glob("*.ipynb")} >= {
         "digits",
         "summary",
@@ -113,7 +111,7 @@ def test_make_repro_builds_a_zoo_and_its_reports(repro):
     }
     methods = pd.read_csv(clone / "results" / "nano-image" / "summary" / "methods.csv")
     assert {"mean", "LogME", "TG:LR,N2V,all", "TG:factors"} <= set(methods["method"])
-    assert len(pd.read_parquet(clone / "zoos" / "nano-image" / "records.parquet")) == 4 * 3
+    assert len(pd.read_parquet(clone / "zoos" / "nano-image" / "records.parquet")) == 4 * 2
 
 
 def test_two_runs_from_nothing_give_the_same_bytes(repro):

@@ -122,6 +122,9 @@ def test_a_name_that_would_end_its_quotes_runs_nothing(tmp_path):
     ):
         find_chains(tmp_path / "dvc.yaml")
     assert not (tmp_path / "pwned").exists()
+    (tmp_path / "params.yaml").write_text(f"""zoos: ["{"long " * 2000}'; touch pwned; '"]\n""")
+    with pytest.raises(ValueError, match="is not made of plain words"):  # at once, however long it is
+        find_chains(tmp_path / "dvc.yaml")
 
 
 def test_make_sbom_lists_everything_that_is_installed(tmp_path):

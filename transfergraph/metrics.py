@@ -48,6 +48,7 @@ def true_accuracy(
 
 # %% ../nbs/06a_metrics.ipynb #06a_metrics-008
 def _constant(values):
+    values = np.asarray(values)
     return bool((values == values[0]).all())
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from .workers import SHARE
 
 # %% ../nbs/12a_pipeline.ipynb #12a_pipeline-005
-QUOTED = re.compile(r"(?:'[^'\n]*'|[\w./@+=,:-]+|\s+)*")  # what a command may consist of
+# What a command may consist of. A text is taken apart in one way only: with two, refusing it would take ages.
+QUOTED = re.compile(r"(?:'[^'\n]*'|[\w./@+=,:-]|\s)*")
 
 
 def find_chains(
