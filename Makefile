@@ -100,7 +100,7 @@ sbom: env ## write sbom.json, a CycloneDX list of everything that is installed i
 
 coverage: env ## run the tests and say which lines and branches of the library none of them reaches
 	@test -d data/pictures || dvc pull --quiet data
-	@$(TESTS) --cov --cov-report=term:skip-covered --cov-report=html
+	@$(TESTS) --cov --cov-report=term:skip-covered --cov-report=html --cov-fail-under=90
 
 clean: ## remove caches and build leftovers (keeps .venv, zoos, trained models, logs of runs and reports)
 	@rm -rf .cache site sbom.json build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov

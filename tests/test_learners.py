@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transfergraph import learners
 from transfergraph.graph import build_graph
 from transfergraph.learners import LEARNERS, Node2Vec, random_walks, step_weights, to_csr
 
@@ -96,6 +97,61 @@ def test_walks_follow_the_probabilities(p, q, plus):
             continue
         found = np.bincount(taken, minlength=6) / len(taken)
         assert np.abs(found - expected).max() < 5 * np.sqrt(0.25 / len(taken))
+
+
+@settings(max_examples=50, deadline=None)
+@given(graphs(), st.floats(0.1, 8), st.floats(0.1, 8), st.booleans(), st.integers(0, 10**6))
+def test_compiled_walks_are_those_of_the_same_code_in_python(weights, p, q, plus, seed):
+    n, rng = len(weights), np.random.default_rng(seed)
+    index = np.stack(np.nonzero(weights))
+    csr = to_csr(index, weights[tuple(index)], n)
+    starts, draws = rng.integers(0, n, 9), rng.random((9, 5))
+    means = rng.random(n)
+    for function, more in ((learners._walk_first_order, ()), (learners._walk, (p, q, plus))):
+        given = (*csr, *((means,) if more else ()), starts, draws, *more)
+        assert np.array_equal(function(*given), function.py_func(*given))
+    for previous, current in [(-1, 0), *zip(*index)]:
+        out = np.zeros((2, n))
+        for row, function in zip(out, (step_weights, step_weights.py_func)):
+            function(*csr, means, previous, current, p, q, plus, row)
+        assert np.allclose(out[0], out[1], rtol=1e-12, atol=0)
+        back = [f(*csr, current, previous) for f in (learners._weight_of, learners._weight_of.py_func)]
+        assert back[0] == back[1] == weights[current, previous] or previous < 0
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_a_compiled_step_is_that_of_the_same_code_in_python_and_of_torch(positive):
+    import torch
+
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(7, 5)).astype(np.float32)
+    windows = np.stack([rng.choice(6, 4, replace=False) for _ in range(11)])  # the last node is in none
+    found = []
+    for step, adam in (
+        (learners.window_gradient, learners._adam),
+        (learners.window_gradient.py_func, learners._adam.py_func),
+    ):
+        moved, m, s = z.copy(), np.zeros_like(z), np.zeros_like(z)
+        losses, gradient = [], np.zeros_like(z)
+        for t in (1, 2, 3):
+            losses.append(step(moved, windows, positive, gradient))
+            adam(moved, gradient, m, s, t, 0.01)
+            assert not gradient.any()
+        found.append((losses, moved))
+    vectors = torch.nn.Embedding(7, 5, sparse=True)
+    vectors.weight.data = torch.tensor(z)
+    optimiser, losses = torch.optim.SparseAdam(vectors.parameters(), lr=0.01), []
+    for _ in range(3):
+        x = (vectors(torch.tensor(windows[:, :1])) * vectors(torch.tensor(windows[:, 1:]))).sum(2)
+        loss = torch.nn.functional.softplus(-x if positive else x).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    found.append((losses, vectors.weight.detach().numpy()))
+    for losses, moved in found[1:]:
+        assert np.allclose(losses, found[0][0], rtol=1e-5) and np.allclose(moved, found[0][1], atol=1e-5)
+    assert np.array_equal(found[0][1][6], z[6])
 
 
 def test_walks_stay_where_there_is_no_way_out():
