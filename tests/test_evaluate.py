@@ -341,6 +341,28 @@ def test_models_without_a_score_or_a_truth_are_left_out_and_counted(zoo):
         score_predictions(zoo, scores.assign(score=np.nan))
 
 
+def test_a_seed_that_a_method_lacks_is_not_made_up(zoo):
+    rows = [
+        (m, "t0", method, seed)
+        for m in zoo.models["model"]
+        for method, seed in (("a", 0), ("a", 1), ("b", 0))
+    ]
+    table = pd.DataFrame(rows, columns=["model", "target", "method", "seed"])
+    table["score"] = np.random.default_rng(0).random(len(table))
+    found = per_seed_metrics(zoo, table).groupby(["method", "seed"]).size()
+    assert found.to_dict() == dict.fromkeys([("a", 0), ("a", 1), ("b", 0)], len(METRICS))
+    assert over_seeds(per_seed_metrics(zoo, table)).groupby("method")["n_seeds"].first().to_dict() == {
+        "a": 2,
+        "b": 1,
+    }
+
+
+def test_two_models_are_enough():
+    two = make_zoo(n_models=2)
+    metrics = evaluate(two, ["random"], seeds=[0], jobs=1, progress=False)[1]
+    assert set(metrics["target"]) == set(two.targets)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

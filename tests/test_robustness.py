@@ -194,6 +194,21 @@ def test_odd_names_go_through_unchanged(kind, tmp_path, monkeypatch, capsys):
     ]
 
 
+@pytest.mark.parametrize("command", ["rank", "hub", "probe", "select"])
+def test_the_home_of_nobody_is_a_place_that_is_not_there(command, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    lost, spec = "~nobody-of-this-name/data", tmp_path / "list.yaml"
+    spec.write_text(f"models:\n  - {{path: {lost}}}\n")
+    args = {
+        "rank": ["rank", folder, "--data", lost],
+        "probe": ["rank", folder, "--data", "digits", "--probe", lost],
+        "select": ["select", folder, "--data", lost, "--budget", 1, "--out", tmp_path / "out"],
+        "hub": ["hub", "build", spec, tmp_path / "out", "--offline"],
+    }[command]
+    assert main([str(a) for a in args]) == 2
+    assert lost in capsys.readouterr().err.splitlines()[-1] and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "", "1e999"])
 @pytest.mark.parametrize(
     ("table", "column"), [("scores", "score"), ("records", "accuracy"), ("distances", "distance")]

@@ -341,8 +341,8 @@ def load_backbone(
             backbone = _efficientnet_lite(spec, **draw)
         else:
             folder = find_installed(spec)
-    elif Path(spec).expanduser().is_dir():
-        folder = Path(spec).expanduser().resolve()
+    elif os.path.isdir(os.path.expanduser(spec)):  # leaves a ~ of nobody as it is
+        folder = Path(os.path.expanduser(spec)).resolve()
         name, facts = folder.name, {**read_card(folder), "source": "local"}
     elif spec.startswith((".", "/", "~")) or Path(spec).exists():
         raise FileNotFoundError(f"{spec}: expected a folder with config.json and model.safetensors")

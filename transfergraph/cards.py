@@ -122,7 +122,7 @@ def _entry(value, kind, origin, home):
         raise ValueError(f"{origin}: aliases is {aliases!r}; expected a list of names")
     options = {key: value[key] for key in _LOADED if key in value}
     if "path" in value:
-        path = (home / Path(str(value["path"])).expanduser()).resolve()
+        path = Path(os.path.realpath(home / os.path.expanduser(str(value["path"]))))
         if not path.exists():
             raise ValueError(
                 f"{origin}: {path} is not there; expected a folder" + " or a file" * (kind == "dataset")

@@ -236,7 +236,7 @@ def read_source(
     "Find the reader: embedded name, then file or folder, then hub id."
     if isinstance(spec, str) and spec in EMBEDDED:
         return spec, read_embedded(spec, splits)
-    path, text = Path(spec).expanduser(), str(spec)
+    path, text = Path(os.path.expanduser(spec)), str(spec)  # leaves a ~ of nobody as it is
     columns = (text_column, label_column)
     if path.is_file():
         if path.suffix.lower() not in TABLES:
