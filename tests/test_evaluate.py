@@ -370,6 +370,8 @@ def test_two_models_are_enough():
         ({"model": "mx"}, r"p.csv: row 2, column 'model': 'mx' is not a model of this zoo"),
         ({"model": "m00"}, r"p.csv: row 2, column 'model': 'm00' is there twice for its target and method"),
         ({"score": np.inf}, r"p.csv: row 2, column 'score': inf is not a finite number"),
+        ({"score": "good"}, r"p.csv: row 2, column 'score': 'good' is not a finite number"),
+        ({"method": None}, r"p.csv: row 2, column 'method': (None|nan) is not a name"),
         ({"method": ""}, r"p.csv: row 2, column 'method': '' is not a name"),
     ],
 )
@@ -378,6 +380,7 @@ def test_a_wrong_prediction_is_named(zoo, change, message):
         {"target": "t0", "method": "m", "model": ["m00", "m01", "m02"], "score": [1.0, 2.0, 3.0]}
     )
     for column, value in change.items():
+        rows[column] = rows[column].astype(object)
         rows.loc[1, column] = value
     with pytest.raises(ValueError, match=message):
         score_predictions(zoo, rows, origin="p.csv")
