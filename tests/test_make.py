@@ -144,8 +144,11 @@ def test_make_study_and_make_site_show_what_there_is(repro):
 
 def test_make_site_alone_fetches_the_reports_of_the_repository(tmp_path):
     clone = clone_of(tmp_path / "clone")
-    said = re.search(r"^\d+ pages, .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)[0]
-    assert make(clone, "site").splitlines()[-1] == said
+    said = (ROOT / "README.md").read_text(encoding="utf-8")
+    n = int(re.search(r"(\d+) pages with those of `make study`", said)[1])
+    assert make(clone, "site").splitlines()[-1] == f"{n} pages, site/index.html is the first"
+    of_study = len(list((clone / "site").rglob("selection.html")))
+    assert of_study and f"\n{n - of_study} pages, site/index.html is the first\n" in said
     assert subprocess.run(["git", "diff", "--quiet"], cwd=clone).returncode == 0
 
 
