@@ -17,7 +17,7 @@ export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 # Two files of tests at a time, each with one thread: threads that wait for each other take longer than one alone.
-TESTS := OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile tests
+TESTS := OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 .DEFAULT_GOAL := help
 .PHONY: help env export readme test lint lab paper repro study published site sbom coverage clean

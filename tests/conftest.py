@@ -7,6 +7,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+LONG = ["test_make", "test_predictors", "test_executors", "test_building"]  # files that take minutes
+
+
+def pytest_collection_modifyitems(items):
+    "Long files first, so that no process waits for another at the end."
+    place = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -193,6 +193,7 @@ def test_a_task_said_to_be_done_without_a_result_is_made_again(tmp_path, home):
 def test_rays_client_reaches_a_cluster_from_outside(monkeypatch):
     ray = needs_ray()
     monkeypatch.setenv("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "300")  # 30 are few on a busy machine
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # with it, the server may die as it starts another
     from ray.cluster_utils import Cluster
 
     with socket.socket() as free:
