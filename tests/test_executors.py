@@ -223,6 +223,18 @@ def test_no_cluster_is_one_line():
             list(run_tasks(abs, [1], address))
 
 
+def test_a_server_that_fails_is_quoted_by_the_end_of_its_traceback(monkeypatch):
+    ray = needs_ray()
+    said = "Initialization failure:\nTraceback (most recent call last):\n  File ...\nRuntimeError: no room\n"
+
+    def init(*args, **kwargs):
+        raise ConnectionAbortedError(said)
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(RuntimeError, match=r"no Ray cluster at this machine \(RuntimeError: no room\)"):
+        list(run_tasks(abs, [1], "ray"))
+
+
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeError, match=r"pip install 'transfergraph\[ray\]'"):

@@ -398,6 +398,7 @@ def test_what_is_no_id_is_refused(wrong):
         ("models: [{id: a, code: b}]", "expected an id, a path, or a mapping of id, name, path, revision"),
         ("models: [{id: ../a}]", "entry 1: '../a' is no id"),
         ("models: [a, {path: nowhere}]", "entry 2: .*nowhere is not there"),
+        ("models: [{path: loop}]", "entry 1: .*loop is not there"),
         ("models: [{id: a, revision: ../b}]", "revision is '../b'"),
         ("models: [a]\ndatasets: [{id: b, role: friend}]", "role is 'friend'; expected source or target"),
         ("models: [{id: a, name: 7}]", "name is 7"),
@@ -409,6 +410,7 @@ def test_what_is_no_id_is_refused(wrong):
 )
 def test_a_list_that_is_wrong_is_refused(tmp_path, content, message):
     (tmp_path / "list.yaml").write_text(content)
+    (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ValueError, match=message):
         read_list(tmp_path / "list.yaml")
 

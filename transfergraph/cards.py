@@ -122,6 +122,7 @@ def _entry(value, kind, origin, home):
         raise ValueError(f"{origin}: aliases is {aliases!r}; expected a list of names")
     options = {key: value[key] for key in _LOADED if key in value}
     if "path" in value:
+        # unlike methods of Path, these leave a ~ of nobody and a link to itself as they are: not there
         path = Path(os.path.realpath(home / os.path.expanduser(str(value["path"]))))
         if not path.exists():
             raise ValueError(

@@ -135,7 +135,9 @@ def on_ray(
             _knock(executor.address)
             ray.init(log_to_driver=False, logging_level="ERROR", **_where(executor, jobs))
         except Exception as e:  # ray has many ways to say that nobody answers
-            reason = " ".join(str(e).split())[:160]
+            text = str(e).strip()
+            text = text.splitlines()[-1] if "Traceback" in text else text  # its end says why
+            reason = " ".join(text.split())[:160]
             raise RuntimeError(f"no Ray cluster at {executor.address or 'this machine'} ({reason})") from e
     try:
         packed = cloudpickle.dumps(function)
