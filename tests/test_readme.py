@@ -61,8 +61,9 @@ def place(tmp_path_factory):
         Image.fromarray(np.asarray(item)).save(folder / f"{i}.png")
     network = load_backbone("timm/test_resnet", random_state=0, input_size=32)
     models = Zoo.load(clone / "zoos" / "nano-image").models["model"]
-    network.save(clone / "models" / "nano-image" / "resnet-letters")
-    listed = {name: {"spec": str(clone / "models" / "nano-image" / "resnet-letters")} for name in models}
+    network.save(clone / "my_model")
+    (clone / "models" / "nano-image").mkdir(parents=True)
+    listed = {name: {"spec": str(clone / "my_model")} for name in models}
     (clone / "models" / "nano-image" / "models.json").write_text(json.dumps(listed))
     (clone / "results.csv").write_text(blocks("csv")[0])
     (clone / "list.yaml").write_text(blocks("yaml")[0])
