@@ -3,7 +3,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 root = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
@@ -23,7 +23,7 @@ setup(
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("ray", "s3")},
-    packages=[settings["lib_path"]],
+    packages=find_packages(include=[settings["lib_path"], f"{settings['lib_path']}.*"]),
     package_data={settings["lib_path"]: ["assets/*"]},
     entry_points={"console_scripts": settings["console_scripts"].split()},
 )

@@ -16,8 +16,8 @@ import sys
 import numpy as np
 import pytest
 
-from transfergraph.neighbours import NEIGHBOURS
-from transfergraph.transferability import METRICS, QUICK, inputs_of, score, score_all
+from transfergraph.scores.pairwise import NEIGHBOURS
+from transfergraph.scores.registry import QUICK, TRANSFERABILITY_SCORES, inputs_of, score, score_all
 
 SHAPES = [(2_000, 768, 10), (10_000, 768, 100), (10_000, 2_048, 100)]
 PEERS = ["transfergraph", "transformer-ranker"]
@@ -70,7 +70,7 @@ def medians(request):
                 )
         costs = {
             metric: found[(name(shape), metric)] / alone
-            for metric in METRICS
+            for metric in TRANSFERABILITY_SCORES
             if (name(shape), metric) in found
         }
         table = ", ".join(
@@ -124,7 +124,7 @@ def test_scores_together(benchmark, medians, shape, together):
     assert len(measure(benchmark, medians, name(shape), together, call, rounds=5)) == len(TOGETHER[together])
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", TRANSFERABILITY_SCORES)
 @pytest.mark.parametrize("shape", SHAPES[:2], ids=name)
 def test_each_score_by_itself(benchmark, medians, shape, metric):
     arguments = inputs(metric, *sample(*shape))

@@ -34,8 +34,7 @@ import pandas as pd
 for module in ("torch", "transformers", "datasets", "timm"):  # loading them is not the readers' time
     __import__(module)
 with atheris.instrument_imports(include=["transfergraph"]):
-    from transfergraph import building, cards, data, finetune, imports, metrics  # noqa: F401
-    from transfergraph.zoo import TABLES, Zoo
+    from transfergraph.zoo.tables import TABLES, Zoo
 
 COUNTS, WHOLE = Counter(), []
 
@@ -128,12 +127,12 @@ def zoo_tables():
 
 def readers(home):
     "Name -> content of a well-formed file, its name, and what reads it."
-    from transfergraph.building import read_spec
-    from transfergraph.cards import front_matter, read_list
-    from transfergraph.data import load_dataset
-    from transfergraph.finetune import read_lines
-    from transfergraph.imports import join_results, read_results
-    from transfergraph.metrics import read_predictions
+    from transfergraph.build.hub_cards import front_matter, read_list
+    from transfergraph.build.zoo_spec import read_spec
+    from transfergraph.data.dataset import load_dataset
+    from transfergraph.evaluate.summary import read_predictions
+    from transfergraph.models.finetune import read_lines
+    from transfergraph.zoo.results import join_results, read_results
 
     zoo, found = zoo_tables(), {}
     zoo.save(home / "zoo")

@@ -1,10 +1,10 @@
-"""How long it takes to fit a zoo, to rank its models for a new data set, and to do so from the command line.
+"""How long it takes to fit a zoo, to rank its models for a new dataset, and to do so from the command line.
 
     .venv/bin/python benchmarks/recommend.py [ZOO]
 
-ZOO is a zoo of images, zoos/paper-image unless told. Compared in one run: leaving out every data set by the
+ZOO is a zoo of images, zoos/paper-image unless told. Compared in one run: leaving out every dataset by the
 formula of `Process.left_out`, and by fitting the Gaussian process again without it; and ranking for one more
-data set with a fit at hand, next to TG:XGB,N2V,all, which learns anew for each.
+dataset with a fit at hand, next to TG:XGB,N2V,all, which learns anew for each.
 """
 
 import json
@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from transfergraph.gaussian import fit_process
-from transfergraph.history import read_history
-from transfergraph.predictors import predict
-from transfergraph.recommend import NewDataset, TransferGraph
-from transfergraph.zoo import Zoo
+from transfergraph.predict.gaussian_process import fit_process
+from transfergraph.predict.methods import predict_target
+from transfergraph.predict.records import read_history
+from transfergraph.recommend.transfergraph import TransferGraph
+from transfergraph.zoo.matrices import DatasetDescription
+from transfergraph.zoo.tables import Zoo
 
 LIMITS = {"fit": 20.0, "rank": 0.5, "command line": 6.0}  # seconds on two cores
 PROGRAM = "import sys; from transfergraph.cli import main; sys.exit(main())"
@@ -39,7 +40,7 @@ def seconds(call, repeats=3):
     return sorted(times)[len(times) // 2]
 
 
-def pictures(folder):
+def images(folder):
     "A small folder of images: ten classes, ten images each."
     rng = np.random.default_rng(0)
     for label in range(10):
@@ -54,7 +55,7 @@ def main():
     zoo = Zoo.load(folder)
     graph, found = TransferGraph(n_jobs=2), {}
     found["fit"] = seconds(lambda: graph.fit(zoo), 1)
-    new = NewDataset(
+    new = DatasetDescription(
         "mine", "image", 1000, 10, 0.2, distances={t: 0.3 + 0.01 * i for i, t in enumerate(zoo.targets)}
     )
     found["rank, first"] = seconds(lambda: graph.rank(new), 1)
@@ -63,7 +64,7 @@ def main():
         scratch = Path(scratch)
         found["save"] = seconds(lambda: graph.save(scratch / "fit"))
         found["load"] = seconds(lambda: TransferGraph.load(scratch / "fit"))
-        pictures(scratch / "mine")
+        images(scratch / "mine")
         command = [sys.executable, "-c", PROGRAM, "rank", folder, "--data", scratch / "mine", "--quiet"]
         environment = os.environ | {"XDG_CACHE_HOME": str(scratch / "cache")}
         call = lambda: subprocess.run(command, env=environment, check=True, capture_output=True)  # noqa: E731
@@ -86,8 +87,8 @@ def main():
         f"left out by formula: {other / one:.1f} times as fast as fitting again ({one:.1f} s, {other:.1f} s)"
     )
     target = zoo.targets[0]
-    predict(zoo, target, ["TG:XGB,N2V,all"])  # compile once
-    published = seconds(lambda: predict(zoo, target, ["TG:XGB,N2V,all"], n_jobs=2))
+    predict_target(zoo, target, ["TG:XGB,N2V,all"])  # compile once
+    published = seconds(lambda: predict_target(zoo, target, ["TG:XGB,N2V,all"], n_jobs=2))
     print(
         f"a ranking more: {published / found['rank']:.1f} times as fast as TG:XGB,N2V,all ({published:.2f} s)"
     )

@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/scale.py [--models 1000 10000 100000] [--json FILE]
 
 And whether `TG:factors` still orders models better than the plain mean of their records. Zoos are drawn by
-`transfergraph.scale.draw_zoo`: 2,000 data sets, 20 records a model, 20 further data sets of which the truth
+`transfergraph.zoo.synthetic.make_zoo`: 2,000 datasets, 20 records a model, 20 further datasets of which the truth
 is known. Every size is drawn in one process and measured in another, so that peak memory is its own. Quality
-is weighted Kendall against the truth, the mean over those 20 data sets; the gain over the better of two means
-(accuracies scaled by minimum and maximum, or as z-scores) has a 95% bootstrap interval over data sets.
+is weighted Kendall against the truth, the mean over those 20 datasets; the gain over the better of two means
+(accuracies scaled by minimum and maximum, or as z-scores) has a 95% bootstrap interval over datasets.
 """
 
 import argparse
@@ -26,9 +26,9 @@ LIMITS = {"load": 10, "graph": 30, "fit": 600, "rank": 1}  # seconds at 100,000 
 
 def draw(models, folder):
     "Draw a zoo and its targets into a folder."
-    from transfergraph.scale import draw_zoo
+    from transfergraph.zoo.synthetic import make_zoo
 
-    drawn = draw_zoo(models)
+    drawn = make_zoo(models)
     drawn.zoo.save(folder / "zoo")
     np.savez(
         folder / "targets.npz",
@@ -55,10 +55,11 @@ def measure(folder):
     "Seconds, gigabytes and quality, as JSON."
     import torch_geometric.data  # noqa: F401 - before the clock starts
 
-    from transfergraph.graph import build_graph
+    from transfergraph.graph.build import build_graph
     from transfergraph.metrics import weighted_kendall
-    from transfergraph.recommend import NewDataset, TransferGraph
-    from transfergraph.zoo import Zoo
+    from transfergraph.recommend.transfergraph import TransferGraph
+    from transfergraph.zoo.matrices import DatasetDescription
+    from transfergraph.zoo.tables import Zoo
 
     found = {}
 
@@ -77,7 +78,7 @@ def measure(folder):
     fitted = timed("fit", lambda: TransferGraph(method="factors").fit(zoo))
     given = np.load(folder / "targets.npz")
     targets = [
-        NewDataset(f"target-{i}", "image", int(s), int(c), embedding=e)
+        DatasetDescription(f"target-{i}", "image", int(s), int(c), embedding=e)
         for i, (e, (s, c)) in enumerate(zip(given["embedding"], given["sizes"], strict=True))
     ]
     timed("rank, first", lambda: fitted.rank(targets[0], 10))

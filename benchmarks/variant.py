@@ -17,10 +17,10 @@ import torch
 import torch_geometric.nn  # noqa: F401  (imported here so that no timing holds it)
 import xgboost  # noqa: F401
 
-from transfergraph.graph import build_graph
-from transfergraph.learners import Node2Vec, flatten, random_walks, to_csr
-from transfergraph.predictors import predict
-from transfergraph.zoo import Zoo
+from transfergraph.graph.build import build_graph
+from transfergraph.graph.embedding import Node2Vec, flatten, random_walks, to_csr
+from transfergraph.predict.methods import predict_target
+from transfergraph.zoo.tables import Zoo
 
 LIMITS = {"TG:XGB,N2V,all": 2.0, "TG:XGB,GAT,all": 6.0}  # seconds on two cores
 
@@ -61,9 +61,9 @@ def node2vec_by_autograd(graph, epochs=50, dim=128, batch_size=64, walks_per_nod
 def main():
     zoo = Zoo.load(sys.argv[1] if len(sys.argv) > 1 else "zoos/paper-image")
     target = zoo.targets[0]
-    predict(zoo, target, ["TG:LR,N2V,all", "TG:LR,GAT,all"])  # compile once
+    predict_target(zoo, target, ["TG:LR,N2V,all", "TG:LR,GAT,all"])  # compile once
     for method, limit in LIMITS.items():
-        one, two = (seconds(lambda n=n, m=method: predict(zoo, target, [m], n_jobs=n)) for n in (1, 2))
+        one, two = (seconds(lambda n=n, m=method: predict_target(zoo, target, [m], n_jobs=n)) for n in (1, 2))
         print(f"{method:16} {two:5.2f} s on two threads, {one:5.2f} s on one (limit {limit:.0f} s)")
     graph = build_graph(zoo, target)
     ours, autograd = seconds(lambda: Node2Vec().fit(graph)), seconds(lambda: node2vec_by_autograd(graph))

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from transfergraph.cli import aligned, main, paper_folder, parser, summary_text, yaml_value
-from transfergraph.evaluate import COLUMNS, evaluate_predictions
-from transfergraph.zoo import Zoo
+from transfergraph.evaluate.leave_one_out import COLUMNS, evaluate_predictions
+from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
@@ -118,7 +118,7 @@ def test_the_installed_program_is_this_one():
         (["evaluate", "nowhere"], "nowhere: no such folder"),
         (
             ["evaluate", "ZOO", "--target", "q"],
-            "target 'q' is not a data set of this zoo; its targets: x, glue/y, z",
+            "target 'q' is not a dataset of this zoo; its targets: x, glue/y, z",
         ),
         (["evaluate", "ZOO", "--seeds", "one"], "argument --seeds: invalid int value: 'one'"),
         (["evaluate", "ZOO", "--seeds", "-1"], "seed -1: expected a whole number, 0 or more"),
@@ -250,7 +250,7 @@ def test_a_reader_that_goes_away(folder, guesses, tmp_path):
 @pytest.fixture()
 def asked(monkeypatch, guesses, zoo):
     "What the command asks of `evaluate`, which is not run."
-    import transfergraph.evaluate
+    import transfergraph.evaluate.leave_one_out
 
     asked = {}
 
@@ -258,7 +258,7 @@ def asked(monkeypatch, guesses, zoo):
         asked.update(options, methods=list(methods), fingerprint=zoo.fingerprint)
         return evaluate_predictions(zoo, guesses)
 
-    monkeypatch.setattr(transfergraph.evaluate, "evaluate", stand_in)
+    monkeypatch.setattr(transfergraph.evaluate.leave_one_out, "evaluate", stand_in)
     return asked
 
 
@@ -273,7 +273,7 @@ def test_arguments_reach_evaluate(zoo, folder, asked, capsys):
         "targets": ["x", "z"],
         "protocol": "published",
         "seeds": [4, 5],
-        "jobs": 2,
+        "n_jobs": 2,
         "history_ratio": 0.5,
         "model_ratio": 0.25,
         "out": "there",
@@ -308,12 +308,12 @@ def test_defaults_are_those_of_evaluate(folder, asked):
     ],
 )
 def test_errors_are_one_line(folder, monkeypatch, capsys, error, args, code, line):
-    import transfergraph.evaluate
+    import transfergraph.evaluate.leave_one_out
 
     def fails(*args, **options):
         raise error
 
-    monkeypatch.setattr(transfergraph.evaluate, "evaluate", fails)
+    monkeypatch.setattr(transfergraph.evaluate.leave_one_out, "evaluate", fails)
     assert main(["evaluate", str(folder), *args]) == code
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"transfergraph: {line}") and err.count("\n") == 1
@@ -449,9 +449,9 @@ def test_running_a_notebook(tmp_path, capsys):
 
 def test_parameters_reach_the_notebook(tmp_path, monkeypatch, capsys):
     asked = []
-    stand_in = type(sys)("transfergraph.reports")
+    stand_in = type(sys)("transfergraph.report.notebooks")
     stand_in.run_notebook = lambda *args: asked.append(args)
-    monkeypatch.setitem(sys.modules, "transfergraph.reports", stand_in)
+    monkeypatch.setitem(sys.modules, "transfergraph.report.notebooks", stand_in)
     (tmp_path / "in.ipynb").write_text("{}")
     params = tmp_path / "params.yaml"
     params.write_text("a: 1\nb: {c: null}\n")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transfergraph.zoo import Zoo
+from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = (
@@ -22,13 +22,13 @@ SCRIPT = """
 import hashlib, json, sys
 import numpy as np
 from pathlib import Path
-from transfergraph.evaluate import evaluate
-from transfergraph.transferability import METRICS, inputs_of, score
-from transfergraph.zoo import Zoo
+from transfergraph.evaluate.leave_one_out import evaluate
+from transfergraph.scores.registry import METRICS, inputs_of, score
+from transfergraph.zoo.tables import Zoo
 
-zoo, out, jobs = Zoo.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+zoo, out, n_jobs = Zoo.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 methods = json.loads(sys.argv[4])
-evaluate(zoo, methods, targets=zoo.targets[:1], seeds=[0], jobs=jobs, progress=False, out=out)
+evaluate(zoo, methods, targets=zoo.targets[:1], seeds=[0], n_jobs=n_jobs, progress=False, out=out)
 found = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(out.glob("*.csv"))}
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(300, 40)).astype(np.float32), rng.integers(0, 5, 300)
@@ -42,7 +42,7 @@ print(json.dumps({"tables": found, "scores": scores}))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    "A zoo of twenty models and seven data sets, with everything that methods look at."
+    "A zoo of twenty models and seven datasets, with everything that methods look at."
     at, rng = tmp_path_factory.mktemp("determinism") / "zoo", np.random.default_rng(0)
     m, d = [f"m{i:02d}" for i in range(20)], [f"d{i}" for i in range(7)]
     pairs = [(a, b) for a in m for b in d]
@@ -73,7 +73,7 @@ def folder(tmp_path_factory):
     return at
 
 
-def run(folder, out, jobs=1, methods=METHODS, **environment):
+def run(folder, out, n_jobs=1, methods=METHODS, **environment):
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT)} | environment
     call = [
         sys.executable,
@@ -83,7 +83,7 @@ def run(folder, out, jobs=1, methods=METHODS, **environment):
         SCRIPT,
         str(folder),
         str(out),
-        str(jobs),
+        str(n_jobs),
         json.dumps(methods),
     ]
     done = subprocess.run(call, env=env, capture_output=True, text=True, check=False)
@@ -103,7 +103,7 @@ def test_neither_the_run_nor_the_hash_seed_matters(folder, first, tmp_path):
 
 
 def test_neither_threads_nor_processes_matter_to_tables(folder, first, tmp_path):
-    again = run(folder, tmp_path / "out", jobs=2, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")
+    again = run(folder, tmp_path / "out", n_jobs=2, OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")
     assert again["tables"] == first[0]["tables"]
 
 

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transfergraph.evaluate import evaluate, evaluate_predictions
-from transfergraph.metrics import bootstrap_mean, summarise
-from transfergraph.transferability import METRICS, inputs_of, score, score_all
-from transfergraph.zoo import Zoo
+from transfergraph.evaluate.leave_one_out import evaluate, evaluate_predictions
+from transfergraph.evaluate.summary import summarise
+from transfergraph.metrics import bootstrap_mean
+from transfergraph.scores.registry import TRANSFERABILITY_SCORES, inputs_of, score, score_all
+from transfergraph.zoo.tables import Zoo
 
 KINDS = ("noise", "separable", "constant", "collinear", "wide", "huge", "tiny", "sparse", "repeated")
-FEATURE_SCORES = [m for m in METRICS if inputs_of(m) == ("features", "labels")]
+FEATURE_SCORES = [m for m in TRANSFERABILITY_SCORES if inputs_of(m) == ("features", "labels")]
 quick = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -55,7 +56,7 @@ def value_of(metric, x, labels, rng):
         return None
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", TRANSFERABILITY_SCORES)
 @quick
 @given(samples())
 def test_a_score_is_a_number_or_a_reason(metric, sample):
@@ -88,7 +89,7 @@ def test_order_of_samples_and_names_of_classes_do_not_matter(metric, sample):
         assert moved == pytest.approx(found, rel=2e-3, abs=2e-3 * max(1.0, abs(found)))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", TRANSFERABILITY_SCORES)
 @pytest.mark.parametrize("wrong", ["nan", "inf", "length", "one class", "empty", "words", "three axes"])
 def test_what_cannot_be_scored_is_a_value_error(metric, wrong):
     rng = np.random.default_rng(0)
@@ -131,7 +132,7 @@ def test_scores_together_are_those_one_by_one(sample):
 
 @st.composite
 def zoos(draw):
-    "A zoo in which every data set has at least two models."
+    "A zoo in which every dataset has at least two models."
     n, k, seed = draw(st.integers(2, 7)), draw(st.integers(2, 4)), draw(st.integers(0, 10**6))
     rng = np.random.default_rng(seed)
     coarse = draw(st.booleans())
@@ -203,7 +204,7 @@ def test_what_is_known_of_the_target_never_reaches_a_prediction(zoo, other):
 
     def predictions(z):
         try:
-            return evaluate(z, methods, targets=["d0"], seeds=[0], jobs=1, progress=False)[0]
+            return evaluate(z, methods, targets=["d0"], seeds=[0], n_jobs=1, progress=False)[0]
         except ValueError as e:
             return str(e)
 
@@ -232,7 +233,7 @@ def test_a_bootstrap_interval_holds_its_mean_and_stays_within_the_values(values,
 @given(zoos())
 def test_the_baseline_gains_nothing_over_itself(zoo):
     try:
-        metrics = evaluate(zoo, ["mean"], seeds=[0], jobs=1, progress=False)[1]
+        metrics = evaluate(zoo, ["mean"], seeds=[0], n_jobs=1, progress=False)[1]
     except ValueError:
         return
     summary = summarise(metrics.assign(seed=0), n_resamples=100)

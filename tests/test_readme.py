@@ -16,7 +16,7 @@ from PIL import Image
 from test_hub import CARD, TIMM, repository
 
 from transfergraph.cli import main, parser
-from transfergraph.zoo import Zoo
+from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,8 +46,8 @@ def alike(found, said, tolerance=0.03):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     "A clone of the repository with its reports, a user's images, and networks by the names of the zoo's."
-    from transfergraph.backbones import load_backbone
-    from transfergraph.data import load_dataset
+    from transfergraph.data.dataset import load_dataset
+    from transfergraph.models.loading import load_backbone
 
     if not (ROOT / ".git").exists():
         pytest.skip("the reports are in the repository's history; this is a copy without it")
@@ -152,11 +152,13 @@ def test_evaluate_prints_what_is_shown(at, capsys):
 @pytest.fixture
 def registries():
     "What a block adds to the library's registries is gone afterwards: other tests count what is in them."
-    from transfergraph.learners import LEARNERS
-    from transfergraph.predictors import PREDICTORS
-    from transfergraph.transferability import METRICS
+    from transfergraph.graph.embedding import GRAPH_EMBEDDERS
+    from transfergraph.predict.methods import PREDICTORS
+    from transfergraph.scores.registry import TRANSFERABILITY_SCORES
 
-    before = [(registry, dict(registry)) for registry in (METRICS, LEARNERS, PREDICTORS)]
+    before = [
+        (registry, dict(registry)) for registry in (TRANSFERABILITY_SCORES, GRAPH_EMBEDDERS, PREDICTORS)
+    ]
     yield
     for registry, entries in before:
         registry.clear()

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from transfergraph.cli import main
-from transfergraph.locks import only_writer
-from transfergraph.zoo import TABLES, Zoo, ZooError
+from transfergraph.run.files import folder_lock
+from transfergraph.zoo.tables import TABLES, Zoo, ZooError
 
 ROOT = Path(__file__).resolve().parent.parent
 LEARNT = ["LR{all,LogME}", "TG:XGB,N2V,all", "TG:RF,GAT,all", "TG:ensemble", "TG:factors"]
@@ -72,9 +72,9 @@ def said(args, capsys, code=2):
 
 
 def evaluated(zoo, methods, seeds=(0,)):
-    from transfergraph.evaluate import evaluate
+    from transfergraph.evaluate.leave_one_out import evaluate
 
-    return evaluate(zoo, methods, seeds=seeds, jobs=1, progress=False)[1]
+    return evaluate(zoo, methods, seeds=seeds, n_jobs=1, progress=False)[1]
 
 
 # ---- tables
@@ -242,14 +242,14 @@ def test_one_model_cannot_be_ranked():
 
 @pytest.mark.parametrize("method", LEARNT)
 def test_one_data_set_leaves_nothing_to_learn_from(method):
-    with pytest.raises(ValueError, match=r"has nothing to learn from: on no data set other than 'd0'"):
+    with pytest.raises(ValueError, match=r"has nothing to learn from: on no dataset other than 'd0'"):
         evaluated(small(6, 1), [method])
 
 
 @pytest.mark.parametrize("method", LEARNT)
 def test_equal_accuracies_leave_nothing_to_learn_from(method):
     with pytest.raises(
-        ValueError, match=r"has nothing to learn from: on no data set other than .* do accuracies"
+        ValueError, match=r"has nothing to learn from: on no dataset other than .* do accuracies"
     ):
         evaluated(small(accuracy=0.5), [method])
     metrics = evaluated(small(accuracy=0.5), ["mean"])
@@ -258,7 +258,7 @@ def test_equal_accuracies_leave_nothing_to_learn_from(method):
 
 @pytest.mark.parametrize("method", LEARNT)
 def test_models_that_share_no_data_set_are_ranked_all_the_same(method):
-    "Each model was tried on one data set and each data set has two models."
+    "Each model was tried on one dataset and each dataset has two models."
     zoo = small(8, 4)
     own = [int(m[1:]) % 4 == int(d[1:]) for m, d in zip(zoo.records["model"], zoo.records["dataset"])]
     metrics = evaluated(with_rows(zoo, records=zoo.records[own].reset_index(drop=True)), [method])
@@ -372,8 +372,8 @@ def test_a_zoo_in_a_read_only_folder_can_be_used(folder, tmp_path):
 
 HOLD = """
 import sys, time
-from transfergraph.locks import only_writer
-with only_writer(sys.argv[1]):
+from transfergraph.run.files import folder_lock
+with folder_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -423,10 +423,10 @@ def test_two_runs_at_once_on_one_folder(command, folder, tmp_path, monkeypatch, 
 
 
 def test_a_lock_ends_with_its_process_and_leaves_no_file(tmp_path):
-    with only_writer(tmp_path / "out"):
+    with folder_lock(tmp_path / "out"):
         (tmp_path / "out" / "table.csv").touch()
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["table.csv"]
-    with only_writer(tmp_path / "never written to"):
+    with folder_lock(tmp_path / "never written to"):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -473,7 +473,7 @@ def test_a_stage_that_is_killed_leaves_the_older_report_or_none(tmp_path, after,
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
 def test_a_damaged_fit_is_made_anew(folder, tmp_path, damage):
-    from transfergraph.recommend import open_fit
+    from transfergraph.recommend.transfergraph import open_fit
 
     cache, heard = tmp_path / "fits", []
     first = open_fit(folder, cache, heard.append)
@@ -491,16 +491,16 @@ def test_a_damaged_fit_is_made_anew(folder, tmp_path, damage):
         path.write_bytes(content)
     again = open_fit(folder, cache, heard.append)
     assert len(heard) == 2 and "damaged" in heard[1], "the damage was not noticed"
-    from transfergraph.recommend import NewDataset
+    from transfergraph.zoo.matrices import DatasetDescription
 
-    new = NewDataset("new", "image", 100, 5, distances={"d0": 0.2, "d1": 0.4, "d2": 0.6, "d3": 0.8})
+    new = DatasetDescription("new", "image", 100, 5, distances={"d0": 0.2, "d1": 0.4, "d2": 0.6, "d3": 0.8})
     pd.testing.assert_frame_equal(first.rank(new), again.rank(new))
 
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "bytes", "list", "seed", "distance", "tables"])
 def test_a_fit_whose_description_is_damaged_is_made_anew(folder, tmp_path, damage):
     "Also one that was removed half-way, which leaves the folder without fit.json."
-    from transfergraph.recommend import open_fit
+    from transfergraph.recommend.transfergraph import open_fit
 
     cache, heard = tmp_path / "fits", []
     open_fit(folder, cache, heard.append)
@@ -532,7 +532,7 @@ def test_a_fit_whose_description_is_damaged_is_made_anew(folder, tmp_path, damag
 
 @pytest.mark.parametrize("most", [1, 3, 64])
 def test_features_come_in_smaller_batches_where_the_gpu_has_no_room(most, monkeypatch):
-    from transfergraph.backbones import load_backbone
+    from transfergraph.models.loading import load_backbone
 
     backbone = load_backbone("timm/test_resnet", random_state=0, input_size=32)
     items = np.random.default_rng(0).integers(0, 256, (21, 32, 32, 3), dtype=np.uint8)
@@ -556,10 +556,10 @@ def crowded_training(most, batch_size=16):
     "Accuracies of a small training whose forward pass has no room for more than `most` items."
     import torch
 
-    from transfergraph.backbones import load_backbone
-    from transfergraph.data import load_dataset
-    from transfergraph.finetune import finetune
-    from transfergraph.training import Settings
+    from transfergraph.data.dataset import load_dataset
+    from transfergraph.models.finetune import finetune
+    from transfergraph.models.loading import load_backbone
+    from transfergraph.models.training import Settings
 
     dataset = load_dataset("digits").subsample(4)
     backbone = load_backbone("timm/test_vit", random_state=0, input_size=32)
@@ -592,9 +592,9 @@ def test_fine_tuning_adds_up_the_gradients_of_smaller_batches():
 def test_a_model_that_never_fits_is_recorded_as_failed(tmp_path, monkeypatch):
     import torch
 
-    from transfergraph.backbones import load_backbone
-    from transfergraph.finetune import failures, finetune_all
-    from transfergraph.training import Settings
+    from transfergraph.models.finetune import failures, finetune_all
+    from transfergraph.models.loading import load_backbone
+    from transfergraph.models.training import Settings
 
     good = load_backbone("timm/test_resnet", random_state=0, input_size=32)
     large = load_backbone("timm/test_vit", random_state=0, input_size=32)
@@ -609,7 +609,7 @@ def test_a_model_that_never_fits_is_recorded_as_failed(tmp_path, monkeypatch):
             ["digits"],
             Settings(epochs=1),
             records=tmp_path / "records.jsonl",
-            jobs=1,
+            n_jobs=1,
             progress=False,
         )
     assert table["model"].tolist() == ["good"]
@@ -638,7 +638,7 @@ def test_a_locale_without_utf_8(tmp_path):
         [*call, "rank", "zoo", "--dataset", "模型-ü-d9"], cwd=tmp_path, env=env, capture_output=True
     )
     assert done.returncode == 2 and b"Traceback" not in done.stderr
-    assert "data set '模型-ü-d9' is not in the zoo" in done.stderr.decode()
+    assert "dataset '模型-ü-d9' is not in the zoo" in done.stderr.decode()
 
 
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])

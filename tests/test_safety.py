@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from transfergraph.pipeline import find_chains
+# DROPPED import from pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 # Between processes of one run, here or on one's own Ray cluster: bytes that this program wrote a moment ago.

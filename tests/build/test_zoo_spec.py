@@ -1,0 +1,212 @@
+"""A zoo from a spec of local folders: the same code and notebooks that the nano zoo goes through."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from transfergraph.build.zoo_spec import (
+    assemble,
+    dataset_table,
+    embed_datasets,
+    loaders,
+    model_table,
+    open_dataset,
+    read_spec,
+    read_trained,
+    score_models,
+    tune_models,
+)
+from transfergraph.zoo.tables import Zoo
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ROOT / "nbs" / "stages"
+WORDS = {"fruit": "apple pear plum grape lemon", "metal": "iron gold tin lead zinc"}
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    "Two saved timm models, two saved transformers models, an image folder, a CSV: what a user has at hand."
+    import torch
+    from PIL import Image
+    from sklearn.datasets import load_digits
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+
+    from transfergraph.build.nano import draw_backbone
+
+    folder = tmp_path_factory.mktemp("local")
+    for seed, name in enumerate(("one", "two")):
+        draw_backbone(name, "test_resnet", 32, random_state=seed).save(folder / f"timm-{name}")
+    words = ["[PAD]", "[UNK]", *" ".join(WORDS.values()).split(), "the", "a", "small"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(words), max_position_embeddings=32, num_labels=3, **sizes)
+    torch.manual_seed(0)
+    for name, kind in (("plain", BertModel), ("headed", BertForSequenceClassification)):
+        kind(config).save_pretrained(folder / f"bert-{name}")
+        tokenizer.save_pretrained(folder / f"bert-{name}")
+    digits = load_digits()
+    for i in range(300):
+        if digits.target[i] < 3:
+            place = folder / "images" / f"digit {digits.target[i]}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((digits.images[i] * 15).astype(np.uint8)).resize((32, 32)).save(
+                place / f"{i}.png"
+            )
+    for name, place in (("kinds", "the"), ("kinds2", "a small")):
+        rows = [(f"{place} {w}", k) for k, text in WORDS.items() for w in text.split() for _ in range(4)]
+        pd.DataFrame(rows, columns=["sentence", "kind"]).to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def specs(local):
+    columns = {"text_column": "sentence", "label_column": "kind"}
+    quick = {"epochs": 2, "batch_size": 8}
+    return {
+        "hub-image": {
+            "modality": "image",
+            "models": {"maker/one": str(local / "timm-one"), "two": {"spec": str(local / "timm-two")}},
+            "targets": {
+                "images": {"spec": str(local / "images"), "per_class": 6, "size": 32},
+                "digits": {"spec": "digits", "per_class": 20},
+            },
+            "probe": str(local / "timm-one"),
+            "finetune": quick | {"epochs": 4, "learning_rate": 0.003},
+        },
+        "hub-text": {
+            "modality": "text",
+            "models": {"plain": str(local / "bert-plain"), "headed": str(local / "bert-headed")},
+            "targets": {n: {"spec": str(local / f"{n}.csv"), **columns} for n in ("kinds", "kinds2")},
+            "probe": str(local / "bert-plain"),
+            "metrics": ["LogME", "LEEP", "RSA"],
+            "finetune": quick,
+        },
+    }
+
+
+def test_a_zoo_is_built_from_local_folders(specs, tmp_path):
+    spec = read_spec("hub-text", specs["hub-text"])
+    datasets = [open_dataset(spec, name, tmp_path / "cache") for name in spec.targets]
+    scores = pd.concat([score_models(spec, d, tmp_path / "cache", progress=False) for d in datasets])
+    records = pd.concat(
+        [tune_models(spec, d, tmp_path / f"{d.name}.jsonl", n_jobs=1, progress=False) for d in datasets]
+    )
+    vectors, pairs = embed_datasets(spec, datasets, tmp_path / "cache", progress=False)
+    zoo = assemble(model_table(spec), dataset_table(spec, datasets), records, scores, vectors, pairs)
+    zoo.save(tmp_path / "zoo")
+    again = Zoo.load(tmp_path / "zoo")
+    assert again.targets == ["kinds", "kinds2"] and set(again.models["model"]) == {"plain", "headed"}
+    assert len(again.records) == 4 and again.records["accuracy"].between(0, 1).all()
+    has = again.scores.groupby("metric")["model"].unique().map(sorted).to_dict()
+    assert has == {"LogME": ["headed", "plain"], "RSA": ["headed", "plain"], "LEEP": ["headed"]}
+    assert set(again.distances["method"]) >= {"domain_similarity", "task2vec"}
+    same = again.scores.query("metric == 'RSA' and model == 'plain'")["score"]
+    assert np.allclose(same, 1)  # the probe against itself
+
+
+@pytest.mark.parametrize("name", ["hub-image", "hub-text"])
+def test_the_stage_notebooks_run_on_a_spec_of_local_folders(specs, name, tmp_path, monkeypatch):
+    from transfergraph.report.notebooks import run_notebook
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    methods = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings = methods | {"build": {name: specs[name]}, "n_jobs": 1, "seeds": [0], "zoos": [name]}
+    settings |= {"predictors": ["LR"], "learners": ["N2V"], "methods": ["mean", "LogME"], "ablation": {}}
+    settings |= {"headline": "TG:LR,N2V,all", "panels": ["mean", "LogME", "TG:LR,N2V,all"]}
+    Path("params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    targets = list(specs[name]["targets"])
+    common = {"zoo": name, "models": None}
+    for target in targets:
+        given = common | {"dataset": target}
+        out = {"out": f"scores/{target}.parquet", "figures": f"figures/{target}"}
+        run_notebook(STAGES / "features.ipynb", f"features-{target}.ipynb", given | out, progress=False)
+        out = {"out": f"records/{target}.parquet", "runs": "runs"}
+        run_notebook(STAGES / "finetune.ipynb", f"finetune-{target}.ipynb", given | out, progress=False)
+    out = {"results": ".", "out": "zoo", "figures": "figures/zoo"}
+    run_notebook(STAGES / "zoo.ipynb", "zoo.ipynb", common | out, progress=False)
+    zoo = Zoo.load("zoo")
+    assert zoo.targets == targets and len(zoo.records) == 4 and len(zoo.scores)
+    if name == "hub-text":  # two untrained models may come out equal, and then nothing ranks them
+        return
+    given = {"zoo": "zoo", "target": targets[0], "out": "target/one", "figures": "figures/one"}
+    run_notebook(STAGES / "target.ipynb", "target.ipynb", given, progress=False)
+    metrics = pd.read_csv("target/one/clean/metrics.csv")
+    assert set(metrics["method"]) == {"mean", "LogME", "H-score", "TG:LR,N2V,all"}
+
+
+def test_a_wrong_spec_is_refused_by_name(specs):
+    good = specs["hub-image"]
+    for change, said in (
+        ({"modality": "sound"}, "modality is 'sound'"),
+        ({"models": {}}, "models is empty"),
+        ({"targets": {"x": {"spec": "digits", "shots": 3}}}, "x: option 'shots' is not one of"),
+        ({"targets": {"x": {"per_class": 3}}}, "targets x: expected what to load"),
+        ({"probe": None}, "probe is missing"),
+        ({"metrics": ["LogMe"]}, "did you mean LogME"),
+        ({"sources": ["digits"]}, "'digits' is a target and a source"),
+        ({"epochs": 3}, "'epochs' is not one of"),
+        ({"finetune": {"etochs": 3}}, "finetune: 'etochs' is not a setting; expected some of method"),
+        ({"finetune": {"epochs": "many"}}, "few: finetune: invalid literal"),
+        ({"finetune": 3}, "finetune: 3 is not a setting"),
+        ({"targets": {"x": {"spec": "digits", "finetune": {"lr": 1}}}}, "targets x: finetune: 'lr' is not"),
+        ({"targets": {"x": {"spec": "digits", "a": 1, 5: 2}}}, "targets x: option 5 is not one of"),
+        ({"metrics": [["LogME"]]}, "metrics: ['LogME']; expected a list of names of scores"),
+        ({"metrics": "LogME"}, "metrics: 'LogME'; expected a list of names of scores"),
+        ({"metrics": 3}, "metrics: 3; expected a list of names of scores"),
+        ({"models": 3}, "models is 3; expected a list, or names with what to load"),
+        ({"targets": "digits"}, "targets is 'digits'; expected a list"),
+        ({"targets": [{"spec": "digits"}]}, "targets is [{'spec': 'digits'}]; expected a list"),
+        ({"seeds": 0}, "seeds: 0; expected a list of whole numbers"),
+        ({"seeds": [0, "1"]}, "seeds: '1'; expected a list of whole numbers"),
+        ({"seeds": [True]}, "seeds: True; expected a list of whole numbers"),
+        ({"seeds": [0, -1]}, "seeds: [0, -1]; expected at least one, none below 0"),
+        ({"seeds": []}, "seeds: []; expected at least one, none below 0"),
+        ({"probe_items": "all"}, "probe_items is 'all'; expected a whole number of 1 or more"),
+        ({"probe_items": 0}, "probe_items is 0; expected a whole number of 1 or more"),
+    ):
+        with pytest.raises(ValueError, match=r"few|metric") as e:
+            read_spec("few", good | change)
+        assert said in str(e.value)
+
+
+def test_a_setting_that_is_left_empty_is_the_default(specs):
+    spec = read_spec("few", specs["hub-image"] | {"seeds": None, "probe_items": None, "metrics": None})
+    assert (spec.seeds, spec.probe_items, spec.metrics) == ((0,), 500, ("LogME", "H-score"))
+
+
+def test_a_data_set_of_the_other_modality_is_refused(specs):
+    spec = read_spec("few", specs["hub-image"] | {"targets": {"t": specs["hub-text"]["targets"]["kinds"]}})
+    with pytest.raises(ValueError, match="t holds texts; expected images"):
+        open_dataset(spec, "t")
+    with pytest.raises(ValueError, match="no dataset 'u'; it has t"):
+        open_dataset(spec, "u")
+
+
+def test_models_have_their_name_in_the_zoo(specs):
+    spec = read_spec("few", specs["hub-image"])
+    assert [load().metadata["model"] for _, load in loaders(spec)] == ["maker/one", "two"]
+
+
+def test_models_have_the_licence_of_the_spec_or_their_own(specs):
+    spec = read_spec("few", specs["hub-image"])
+    assert "licence" not in model_table(spec)
+    content = dict(specs["hub-image"]) | {"licence": "apache-2.0"}
+    content["models"] = {
+        k: dict(v) if isinstance(v, dict) else {"spec": v} for k, v in content["models"].items()
+    }
+    content["models"]["two"]["licence"] = "mit"
+    table = model_table(read_spec("few", content)).set_index("model")
+    assert table["licence"].to_dict() == {"maker/one": "apache-2.0", "two": "mit"}
+
+
+def test_trained_models_are_read_from_their_list(tmp_path):
+    (tmp_path / "models.json").write_text('{"a-b": {"spec": "models/x"}}')
+    assert read_trained(tmp_path) == {"a-b": {"spec": "models/x"}} and read_trained(None) == {}

@@ -1,0 +1,236 @@
+"""`transfergraph rank` and `select` on images in a folder, with networks small enough to really run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from transfergraph.cli import main
+from transfergraph.recommend.candidates import describe_dataset, open_model, read_model_list, score_candidates
+from transfergraph.report.figures import figure_ranking, save_figure
+from transfergraph.zoo.matrices import with_probe
+from transfergraph.zoo.tables import Zoo
+
+PROBE = {"spec": "test_resnet", "input_size": 32, "random_state": 0}
+MODELS = {
+    "net-a": {"spec": "test_resnet", "input_size": 32, "random_state": 1},
+    "net-b": {"spec": "test_resnet", "input_size": 32, "random_state": 2},
+    "vit-a": {"spec": "test_vit", "input_size": 32, "random_state": 1},
+    "vit-b": {"spec": "test_vit", "input_size": 32, "random_state": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    "A folder with a zoo, its models' list, and images of two colours."
+    home = tmp_path_factory.mktemp("rank")
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 8), ("test", 6)):
+        for label, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
+            (home / "mine" / split / label).mkdir(parents=True)
+            for i in range(n):
+                noise = rng.integers(-40, 40, (32, 32, 3))
+                pixels = (np.array(colour) + noise).clip(0, 255).astype("uint8")
+                Image.fromarray(pixels).save(home / "mine" / split / label / f"{i}.png")
+    sets = ["a", "b", "c", "d"]
+    empty = Zoo(
+        models=pd.DataFrame({"model": list(MODELS), "modality": "image"}),
+        datasets=pd.DataFrame({"dataset": sets, "modality": "image"}),
+    )
+    width = len(describe_dataset(empty, home / "mine", probe=PROBE, progress=False)[1].embedding)
+    names = [f"net-{i}" for i in "abc"] + [f"vit-{i}" for i in "abc"]
+    quality = np.repeat([0.9, 0.6], 3)[:, None] + rng.normal(scale=0.02, size=(6, 4))
+    records = pd.DataFrame(quality.clip(0, 1), names, sets).rename_axis("model").reset_index()
+    zoo = Zoo(
+        models=pd.DataFrame(
+            {
+                "model": names,
+                "modality": "image",
+                "n_params": [5e5, 6e5, 3e7, 4e5, 5e5, 2e9],
+                "family": ["net"] * 3 + ["vit"] * 3,
+            }
+        ),
+        datasets=pd.DataFrame({"dataset": sets, "modality": "image", "n_samples": 40, "n_classes": 4}),
+        records=records.melt("model", var_name="dataset", value_name="accuracy"),
+        embeddings=with_probe(
+            pd.DataFrame({"dataset": sets, "vector": list(rng.normal(size=(4, width)))}), PROBE
+        ),
+    ).validate()
+    zoo.save(home / "zoo")
+    (home / "models.json").write_text(json.dumps(MODELS))
+    return home
+
+
+@pytest.fixture
+def call(home, monkeypatch, capsys):
+    "Call the program in that folder; gives exit code, stdout, stderr."
+
+    def run(*args):
+        code = main([str(a) for a in args])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    return run
+
+
+def test_rank_prints_a_table(call):
+    code, out, err = call("rank", "zoo", "--data", "mine", "--quiet")
+    lines = out.splitlines()
+    assert code == 0 and lines[0].split() == "model accuracy 90% interval parameters why".split()
+    assert len(lines) == 7 and "net" in lines[1] and "2.0 G" in out and "of 6 on" in lines[1]
+    code, again, err = call("rank", "zoo", "--data", "mine", "--quiet", "--top", 2)
+    assert (
+        again.splitlines() == [line for line in again.splitlines() if line] and len(again.splitlines()) == 3
+    )
+    assert "fitting" not in err  # kept from the first call
+
+
+def test_rank_for_programs(call):
+    code, out, _ = call("rank", "zoo", "--data", "mine", "--json", "--quiet")
+    rows = json.loads(out)
+    assert code == 0 and len(rows) == 6
+    assert set(rows[0]) == {"model", "accuracy", "low", "high", "n_params", "family", "why"}
+    assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows)
+    code, out, _ = call("rank", "zoo", "--data", "mine", "--csv", "--quiet", "--family", "vit")
+    assert [line.split(",")[0][:3] for line in out.splitlines()] == ["mod", "vit", "vit", "vit"]
+    code, out, _ = call("rank", "zoo", "--data", "mine", "--json", "--quiet", "--max-params", "1e6")
+    assert {row["model"] for row in json.loads(out)} == {"net-a", "net-b", "vit-a", "vit-b"}
+
+
+def test_rank_explains_and_draws(call, home):
+    code, out, _ = call("rank", "zoo", "--data", "mine", "--quiet", "--explain", "net-a")
+    assert code == 0 and "all its own records" in out and "others of family net" in out and "effect" in out
+    code, out, _ = call("rank", "zoo", "--data", "mine", "--quiet", "--plot", "ranking.png")
+    assert code == 0 and Image.open(home / "ranking.png").width > 500
+
+
+def test_rank_with_scores_runs_the_most_promising(call):
+    plain = json.loads(call("rank", "zoo", "--data", "mine", "--quiet", "--json", "--max-params", "1e6")[1])
+    args = [
+        "rank",
+        "zoo",
+        "--data",
+        "mine",
+        "--models",
+        "models.json",
+        "--max-params",
+        "1e6",
+        "--json",
+        "--quiet",
+    ]
+    code, out, err = call(*args, "--with-scores", 3)
+    scored = json.loads(out)
+    assert code == 0, err
+    assert {row["model"] for row in scored} == {row["model"] for row in plain} and scored != plain
+
+
+def test_rank_by_another_probe_or_none(call, home):
+    probe = "{spec: test_resnet, input_size: 32, random_state: 0}"
+    same = [
+        call("rank", "zoo", "--data", "mine", "--json", "--quiet", *p)[1] for p in ([], ["--probe", probe])
+    ]
+    assert same[0] == same[1]
+    zoo = Zoo.load(home / "zoo")
+    Zoo(models=zoo.models, datasets=zoo.datasets, records=zoo.records).save(home / "bare")
+    code, out, err = call("rank", "bare", "--data", "mine", "--quiet")
+    assert code == 0 and "counts as unlike all of them" in err and len(out.splitlines()) == 7
+
+
+def test_select_fine_tunes_and_goes_on(call, home):
+    args = ["select", "zoo", "--data", "mine", "--models", "models.json", "--max-params", "1e6"]
+    args += ["--out", "chosen", "--settings", "{epochs: 2}", "--quiet"]
+    code, out, err = call(*args, "--budget", 1)
+    assert (
+        code == 0 and "best: net-" in out and len((home / "chosen/log.jsonl").read_text().splitlines()) == 1
+    )
+    code, out, err = call(*args, "--budget", 2, "--json")
+    rows = json.loads(out)
+    assert code == 0 and len(rows) == 2 and err.count("net-") + err.count("vit-") == 1  # one was done before
+    for row in rows:
+        model = open_model("mine", {"mine": {"spec": row["checkpoint"]}}, "image")
+        assert model.body is not None and 0.5 <= row["accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["rank", "zoo"], "--data"),
+        (["rank", "zoo", "--data", "nothing"], "nothing"),
+        (["rank", "nowhere", "--data", "mine"], "nowhere"),
+        (["rank", "zoo", "--data", "mine", "--top", "0"], "--top 0: expected 1 or more"),
+        (["rank", "zoo", "--data", "mine", "--plot", "x.pdf"], "ends in .png"),
+        (["rank", "zoo", "--data", "mine", "--explain", "nobody"], "'nobody' is not in the zoo"),
+        (["rank", "zoo", "--data", "mine", "--family", "swin"], "there are net, vit"),
+        (["rank", "zoo", "--data", "mine", "--max-params", "10"], "no model is left"),
+        (["rank", "zoo", "--data", "mine", "--probe", "{size: 3}"], "--probe: expected a model"),
+        (["rank", "zoo", "--dataset", "a"], "has records that the fit has learnt from"),
+        (["rank", "zoo", "--dataset", "zz"], "'zz' is not in the zoo"),
+        (["rank", "zoo", "--dataset", "a", "--with-scores", "2"], "expected --data"),
+        (["rank", "zoo", "--data", "mine", "--dataset", "a"], "not allowed"),
+        (["rank", "zoo", "--data", "mine", "--with-scores", "2", "--models", "gone"], "gone: no such file"),
+        (["select", "zoo", "--data", "mine"], "--out"),
+        (["select", "zoo", "--data", "mine", "--out", "o", "--settings", "{epoch: 2}"], "'epoch' is not"),
+        (["select", "zoo", "--data", "mine", "--out", "o", "--settings", "7"], "is not a setting"),
+        (["select", "zoo", "--data", "mine", "--out", "o", "--budget", "0"], "expected 1 or more"),
+    ],
+)
+def test_mistakes_are_one_line(call, home, args, message):
+    code, out, err = call(*args, "--quiet")
+    lines = [line for line in err.splitlines() if "fitting" not in line]
+    assert code == 2 and out == "" and len(lines) == 1 and message in lines[0]
+    assert not (home / "o").exists()
+
+
+def test_a_zoo_of_texts_does_not_read_images(call, home):
+    zoo = Zoo.load(home / "zoo")
+    text = {"models": zoo.models.assign(modality="text"), "datasets": zoo.datasets.assign(modality="text")}
+    Zoo(**text, records=zoo.records).save(home / "text")
+    code, _, err = call("rank", "text", "--data", "mine", "--quiet")
+    assert code == 2 and "holds images; the models of this zoo read texts" in err
+
+
+def test_lists_of_models(home, tmp_path):
+    assert (
+        read_model_list(None) == {}
+        and read_model_list(home / "models.json") == read_model_list(home) == MODELS
+    )
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/config.json").write_text("{}")
+    assert read_model_list(tmp_path) == {"one": {"spec": str(tmp_path / "one")}}
+    for text in ("[]", "{", '{"a": 1}', '{"a": {}}'):
+        (tmp_path / "models.json").write_text(text)
+        with pytest.raises(ValueError, match="no list of models"):
+            read_model_list(tmp_path)
+
+
+def test_scores_are_those_of_the_features(home):
+    from transfergraph.scores.registry import score
+
+    zoo = Zoo.load(home / "zoo")
+    dataset, new = describe_dataset(zoo, home / "mine", progress=False)
+    assert new.n_samples == 16 and new.majority_share == 0.5 and new.name == "mine"
+    table = score_candidates(["net-a"], dataset, lambda n: open_model(n, MODELS, "image"), progress=False)
+    features = open_model("net-a", MODELS, "image").features(dataset.items["train"])
+    expected = score("LogME", features, dataset.labels["train"])
+    assert np.isclose(table.set_index("metric").at["LogME", "score"], expected)
+
+
+def test_a_name_that_the_zoo_has_is_changed(home):
+    zoo = Zoo.load(home / "zoo")
+    named = Zoo(models=zoo.models, datasets=zoo.datasets.replace({"dataset": {"a": "mine"}}))
+    assert describe_dataset(named, home / "mine", progress=False)[1].name == "my mine"
+
+
+def test_figure_of_a_ranking_shows_every_model(tmp_path):
+    rows = {"model": ["org/one", "two", "three"], "accuracy": [0.9, 0.8, 0.7], "low": [0.8, 0.7, np.nan]}
+    figure = figure_ranking(pd.DataFrame(rows | {"high": [0.95, 0.9, np.nan]}), "mine")
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["org/one", "two", "three"]
+    points = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
+    assert points == [0.9, 0.8, 0.7] and len(ax.lines) == 5  # two have intervals
+    save_figure(figure, tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 1000

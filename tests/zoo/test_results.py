@@ -1,0 +1,265 @@
+"""Results of one's own: every layout that people have, every mistake in one line, all or nothing."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from transfergraph.cli import main
+from transfergraph.recommend.transfergraph import TransferGraph
+from transfergraph.zoo.results import join_results, read_results
+from transfergraph.zoo.tables import Zoo, ZooError
+
+PLAIN = """architecture,source,target,accuracy
+resnet50,imagenet-1k,pets,0.9
+vit_base,imagenet-1k,pets,0.8
+resnet50,imagenet-1k,cars,0.5
+vit_base,imagenet-1k,cars,0.6
+"""
+
+
+def write(tmp_path, content, name="results.csv", encoding="utf-8"):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+    return path
+
+
+def test_four_columns_are_a_zoo(tmp_path, capsys):
+    path = write(tmp_path, PLAIN)
+    assert main(["import-records", str(path), str(tmp_path / "zoo"), "--modality", "image"]) == 0
+    line = capsys.readouterr().out.strip()
+    assert line.endswith("zoo: 4 records added, 0 were there already; 2 new models, 3 new datasets")
+    zoo = Zoo.load(tmp_path / "zoo")
+    assert zoo.models["model"].tolist() == ["resnet50/imagenet-1k", "vit_base/imagenet-1k"]
+    assert zoo.models["family"].tolist() == ["resnet", "vit"] and zoo.targets == ["pets", "cars"]
+    assert zoo.records["method"].eq("full").all() and zoo.distances.empty
+    before = zoo.fingerprint
+    assert main(["import-records", str(path), str(tmp_path / "zoo"), "--json"]) == 0
+    rows = {row["item"]: row["rows"] for row in json.loads(capsys.readouterr().out)}
+    assert rows == {"models": 0, "datasets": 0, "records": 0, "repeated": 4}
+    assert Zoo.load(tmp_path / "zoo").fingerprint == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeff" + PLAIN,
+        PLAIN.replace("\n", "\r\n"),
+        PLAIN.replace(",", ";"),
+        "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in PLAIN.splitlines()),
+        PLAIN.replace("resnet50", " resnet50 "),
+    ],
+    ids=["bom", "crlf", "semicolon", "quotes", "spaces"],
+)
+def test_layouts(tmp_path, content):
+    plain = read_results(write(tmp_path, PLAIN, "plain.csv"))
+    pd.testing.assert_frame_equal(read_results(write(tmp_path, content)), plain)
+
+
+def test_tabs_and_parquet(tmp_path):
+    plain = read_results(write(tmp_path, PLAIN))
+    pd.testing.assert_frame_equal(read_results(write(tmp_path, PLAIN.replace(",", "\t"), "r.tsv")), plain)
+    pd.read_csv(tmp_path / "results.csv").to_parquet(tmp_path / "r.parquet")
+    pd.testing.assert_frame_equal(read_results(tmp_path / "r.parquet"), plain)
+
+
+def test_other_names_are_mapped_and_other_columns_kept(tmp_path):
+    content = "checkpoint,set,top1,lr,who\na,x,91,0.1,me\nb,x,85,,you\nNA,x,80,0.2,\n"
+    mapping = {"model": "checkpoint", "dataset": "set", "accuracy": "top1", "learning_rate": "lr"}
+    results = read_results(write(tmp_path, content), mapping, percent=True)
+    zoo = join_results(results, modality="text").zoo
+    assert zoo.models["model"].tolist() == ["a", "b", "NA"]
+    assert zoo.records["accuracy"].tolist() == [0.91, 0.85, 0.8]
+    assert zoo.records["learning_rate"].isna().tolist() == [False, True, False]
+    assert zoo.records["who"].tolist() == ["me", "you", ""]
+
+
+def test_row_numbers_that_a_program_wrote_are_no_column(tmp_path):
+    rows = PLAIN.splitlines()
+    content = "\n".join(f"{'' if i == 0 else i},{row}" for i, row in enumerate(rows))
+    pd.testing.assert_frame_equal(
+        read_results(write(tmp_path, content, "numbered.csv")), read_results(write(tmp_path, PLAIN))
+    )
+
+
+def test_shares_are_not_taken_for_per_cent(tmp_path):
+    with pytest.raises(ZooError, match=r"no accuracy is above 0\.9; expected per cent, or no --percent"):
+        read_results(write(tmp_path, PLAIN), percent=True)
+
+
+def test_own_results_make_targets_of_what_cards_have_named(tmp_path, capsys):
+    "A zoo of a hub knows datasets from cards, as sources; fine-tuned on, they can be evaluated."
+    models = pd.DataFrame({"model": list("abc"), "modality": "image", "pretrained_on": "web"})
+    models["revision"] = ["1", "2", "3"]
+    datasets = pd.DataFrame({"dataset": ["pets", "web"], "modality": "image", "role": "source"})
+    said = pd.DataFrame({"model": ["a"], "dataset": ["pets"], "method": "reported", "accuracy": [0.5]})
+    Zoo(models, datasets, said).save(tmp_path / "zoo")
+    assert main(["evaluate", str(tmp_path / "zoo"), "--method", "mean"]) == 2
+    runs = [(m, d, f"0.{i}{j}") for i, m in enumerate("abc", 4) for j, d in enumerate(["pets", "cars"])]
+    path = write(tmp_path, "model,dataset,accuracy\n" + "".join(f"{m},{d},{a}\n" for m, d, a in runs))
+    assert main(["import-records", str(path), str(tmp_path / "zoo")]) == 0
+    zoo = Zoo.load(tmp_path / "zoo")
+    assert zoo.targets == ["pets", "cars"] and zoo.models["revision"].tolist() == ["1", "2", "3"]
+    assert zoo.records["method"].tolist() == ["reported"] + ["full"] * 6
+    capsys.readouterr()
+    arguments = ["--method", "mean", "--seeds", "0", "--quiet", "--json"]
+    assert main(["evaluate", str(tmp_path / "zoo"), *arguments]) == 0
+    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["spearman"]["n_targets"] == 2 and rows["spearman"]["mean"] == pytest.approx(1)
+
+
+def test_what_a_card_reported_makes_no_target(tmp_path):
+    content = "model,dataset,method,accuracy\na,x,reported,0.5\na,y,full,0.5\n"
+    assert join_results(read_results(write(tmp_path, content)), modality="text").zoo.targets == ["y"]
+
+
+def test_runs_that_differ_in_a_setting_are_two_runs(tmp_path):
+    content = "model,dataset,learning_rate,seed,accuracy\na,x,0.1,0,0.5\na,x,0.2,0,0.5\na,x,0.1,0,0.5\n"
+    joined = join_results(read_results(write(tmp_path, content)), modality="text")
+    assert joined.counts["records"] == 2 and joined.counts["repeated"] == 1 and joined.differing.empty
+
+
+def test_a_run_with_another_accuracy_is_kept_and_told(tmp_path, capsys):
+    zoo = str(tmp_path / "zoo")
+    content = "model,dataset,seed,accuracy\na,x,0,0.5\nb,x,,0.5\n"
+    assert main(["import-records", str(write(tmp_path, content)), zoo, "--modality", "text"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["import-records", str(write(tmp_path, content.replace("0.5", "0.6"))), zoo]) == 0
+    told = capsys.readouterr()
+    assert "2 records added" in told.out
+    what = "1 of them have the seed and settings of another run but not its accuracy; first a on x, 0.6"
+    assert told.err == f"transfergraph: {what}\n"
+
+
+def test_a_data_set_without_records_is_ranked_for_from_the_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = write(tmp_path, PLAIN)
+    assert main(["import-records", str(path), str(tmp_path / "zoo"), "--modality", "image"]) == 0
+    capsys.readouterr()
+    assert main(["rank", str(tmp_path / "zoo"), "--dataset", "imagenet-1k", "--json"]) == 0
+    models = [row["model"] for row in json.loads(capsys.readouterr().out)]
+    assert sorted(models) == ["resnet50/imagenet-1k", "vit_base/imagenet-1k"]
+
+
+def test_names_of_all_kinds_survive(tmp_path):
+    names = ["日本/モデル", "a b;c", "=1+1", "../x", "it's", 'say "so"', "🤗"]
+    frame = pd.DataFrame({"model": names, "dataset": "x", "accuracy": np.linspace(0.1, 0.7, 7)})
+    frame.to_csv(tmp_path / "r.csv", index=False)
+    assert (
+        main(["import-records", str(tmp_path / "r.csv"), str(tmp_path / "zoo"), "--modality", "image"]) == 0
+    )
+    assert set(Zoo.load(tmp_path / "zoo").models["model"]) == set(names)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "cannot be read as a table"),
+        ("architecture,source,target,accuracy\n", "holds no row"),
+        ("a,b\n1,2\n", r"no column 'model' \(or architecture and source\); it has 'a', 'b'"),
+        ("model,accuracy\na,1\n", r"no column 'dataset' \(or target\)"),
+        ("model,target,accuracy\na,x,\n", "row 1, column 'accuracy' is empty"),
+        ("model,target,accuracy\na,x,1\n,x,1\n", "row 2, column 'model' is empty"),
+        ("model,target,accuracy\na,x,high\n", "row 1, column 'accuracy': 'high'; expected a number"),
+        ("model,target,accuracy\na,x,inf\n", "row 1, column 'accuracy': 'inf'"),
+        (
+            "model,target,accuracy\na,x,0.5\nb,x,91.5\n",
+            r"row 2, column 'accuracy': 91.5; expected 0 to 1; --percent",
+        ),
+        ("model,target,accuracy\na,x,-0.5\n", "row 1, column 'accuracy': -0.5"),
+        ("model,dataset,target,accuracy,n_params\na,x,x,1,many\n", "column 'n_params': 'many'"),
+        ("model,target,target,accuracy\na,x,y,1\n", "column 'target' appears twice"),
+        (b"\xff\xfe\x00", "cannot be read as a table"),
+        ("model,target,accuracy\na,x,0.5\nb,x,0.5,7\n", "row 2 has 4 fields, the header 3"),
+        ("model,target,accuracy\na,x\n", "row 1 has 2 fields, the header 3"),
+        ('model,target,accuracy\na,"x,0.5\n', "cannot be read as a table"),
+        ('model,target,accuracy\na,"x\ny",0.5\n', "row 1, column 'dataset': 'x.*expected one line of text"),
+        ("model,target,accuracy\na,\x1b[2Jx,0.5\n", "row 1, column 'dataset': .*expected one line of text"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, content, message):
+    path = write(tmp_path, content)
+    code = main(["import-records", str(path), str(tmp_path / "zoo"), "--modality", "image"])
+    line = capsys.readouterr().err
+    assert code == 2 and line.count("\n") == 1 and re.search(message, line) and "results.csv" in line
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "images or texts?"),
+        (["--map", "accuracy"], "expected OURS=THEIRS"),
+        (["--map", "size=x"], "nothing is called 'size'"),
+        (["--map", "accuracy=top1"], "no column 'top1'"),
+        (["--map", "accuracy=source"], "'accuracy' is there, and 'source' is to be it"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path, capsys, arguments, message):
+    path = write(tmp_path, PLAIN)
+    assert main(["import-records", str(path), str(tmp_path / "zoo"), *arguments]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and message in line
+
+
+def test_a_contradiction_is_told_and_the_zoo_stays_as_it_was(tmp_path, capsys):
+    extra = "model,dataset,accuracy,n_params\na,x,0.5,100\nb,x,0.6,200\n"
+    zoo = join_results(read_results(write(tmp_path, extra)), modality="image").zoo
+    zoo.save(tmp_path / "zoo")
+    other = write(tmp_path, "model,dataset,accuracy,n_params\nc,y,0.5,1\na,y,0.5,101\n", "other.csv")
+    assert main(["import-records", str(other), str(tmp_path / "zoo")]) == 2
+    assert "model 'a' has n_params 101; the zoo says 100" in capsys.readouterr().err
+    assert Zoo.load(tmp_path / "zoo").fingerprint == zoo.fingerprint
+    itself = write(tmp_path, "model,dataset,accuracy,n_classes\na,y,0.5,2\nb,y,0.5,3\n", "itself.csv")
+    assert main(["import-records", str(itself), str(tmp_path / "zoo")]) == 2
+    assert "dataset 'y' has n_classes 2 and 3" in capsys.readouterr().err
+    texts = write(tmp_path, "model,dataset,accuracy\na,y,0.5\n", "texts.csv")
+    assert main(["import-records", str(texts), str(tmp_path / "zoo"), "--modality", "text"]) == 2
+    assert "has modality 'text'; the zoo says 'image'" in capsys.readouterr().err
+
+
+def test_gaps_are_filled_and_runs_of_other_seeds_are_kept(tmp_path):
+    first = join_results(
+        read_results(write(tmp_path, "model,dataset,accuracy\na,x,0.5\n")), modality="image"
+    ).zoo
+    more = "model,dataset,accuracy,n_params,n_classes,seed\na,x,0.5,100,7,1\na,x,0.6,100,7,2\n"
+    joined = join_results(read_results(write(tmp_path, more)), first)
+    assert joined.counts == {"models": 0, "datasets": 0, "records": 2, "repeated": 0}
+    assert joined.zoo.models["n_params"].tolist() == [100] and joined.zoo.datasets["n_classes"].tolist() == [
+        7
+    ]
+
+
+@pytest.mark.parametrize("method", ["ensemble", "factors"])
+def test_models_are_ranked_without_any_distance(tmp_path, method):
+    rng = np.random.default_rng(0)
+    rows = [
+        (net, "imagenet", f"set-{j}", min(0.99, 0.5 + 0.04 * i + 0.02 * rng.normal()))
+        for i, net in enumerate(["alexnet", "vgg16", "resnet18", "resnet50", "vit_small", "vit_base"])
+        for j in range(5)
+    ]
+    pd.DataFrame(rows, columns=["architecture", "source", "target", "accuracy"]).to_csv(
+        tmp_path / "r.csv", index=False
+    )
+    zoo = join_results(read_results(tmp_path / "r.csv"), modality="image").zoo
+    mine = pd.DataFrame([{"dataset": "mine", "modality": "image", "role": "target"}])
+    zoo = replace(zoo, datasets=pd.concat([zoo.datasets, mine], ignore_index=True)).validate()
+    ranking = TransferGraph(method=method).fit(zoo).rank("mine")
+    assert ranking["model"].iloc[0] == "vit_base/imagenet" and ranking["model"].iloc[-1] == "alexnet/imagenet"
+
+
+def test_evaluate_and_rank_from_the_command_line(tmp_path, capsys):
+    main(["import-records", str(write(tmp_path, PLAIN)), str(tmp_path / "zoo"), "--modality", "image"])
+    assert main(["evaluate", str(tmp_path / "zoo"), "--method", "mean", "--seeds", "0", "--quiet"]) == 0
+    assert "mean" in capsys.readouterr().out
+
+
+def test_a_zoo_that_is_a_file_is_refused(tmp_path, capsys):
+    path = write(tmp_path, PLAIN)
+    assert main(["import-records", str(path), str(path), "--modality", "image"]) == 2
+    assert "is a file" in capsys.readouterr().err
+    with pytest.raises(ZooError, match="no such file"):
+        read_results(tmp_path / "nothing.csv")
