@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..metrics import RANK_METRICS, bootstrap_mean
-from ..predict.methods import PROTOCOLS
+from ..metrics import PROTOCOLS, RANK_METRICS, bootstrap_mean
 from ..zoo.tables import Zoo
 
 # %% ../../nbs/10_evaluate/01_summary.ipynb #8edb47106e1a46a883d545849b8ab81b

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 
 from ..metrics import bootstrap_mean
-from ..scores.registry import TRANSFERABILITY_SCORES
 
 if TYPE_CHECKING:
     from IPython.display import Image
@@ -32,6 +31,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = (
 )  # seaborn's palette "colorblind"
 DPI = 100
 MAX_BYTES = 60_000  # of a PNG file
+_BASELINES = ("random", "mean", "history-mean")
 FAMILIES = {"baseline": GREY, "score": GREEN, "metadata": ORANGE, "graph": BLUE}
 METRIC_NAMES = {
     "pearson": "Pearson correlation",
@@ -99,7 +99,7 @@ def method_family(
     "Does a method learn a graph, regress on metadata, take a score as it is, or none of these?"
     if method.startswith("TG:") or "{" in method:
         return "graph" if method.startswith("TG:") else "metadata"
-    return "score" if method in TRANSFERABILITY_SCORES else "baseline"
+    return "baseline" if method.partition(":")[0] in _BASELINES else "score"
 
 
 def lower_is_better(
