@@ -398,7 +398,7 @@ def test_a_damaged_entry_is_noticed_and_made_anew(load, tmp_path, damage):
         content = bytearray(path.read_bytes())
         content[-5 if damage == "flip" else 8] ^= 1
         path.write_bytes({"cut": content[:-100], "empty": b""}.get(damage, content))
-    with pytest.warns(UserWarning, match="the cached array is damaged; it is made anew"):
+    with pytest.warns(UserWarning, match="what was kept is damaged; it is made anew"):
         assert load(tmp_path / "bugs").fingerprint == before
     assert load(tmp_path / "bugs").fingerprint == before and len(cached(tmp_path / "cache")) == 2
 

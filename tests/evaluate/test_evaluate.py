@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from transfergraph.evaluate.leave_one_out import (
     COLUMNS,
+    Task,
     evaluate,
     evaluate_predictions,
     plan_tasks,
     predict_tasks,
     task_key,
-    write_csv,
 )
 from transfergraph.evaluate.summary import (
     check_predictions,
@@ -36,6 +36,7 @@ from transfergraph.evaluate.summary import (
     true_accuracy,
 )
 from transfergraph.metrics import RANK_METRICS, bootstrap_mean
+from transfergraph.run.files import write_csv
 from transfergraph.zoo.matrices import accuracy_matrix
 from transfergraph.zoo.paper import read_paper, read_published, read_rank_final
 from transfergraph.zoo.tables import Zoo
@@ -784,7 +785,8 @@ def test_ctrl_c_keeps_finished_tasks_and_leaves_no_process(tmp_path, n_jobs):
     script = f"""
         import time
         from transfergraph.evaluate.leave_one_out import evaluate
-        from transfergraph.zoo.tables import Zoo, accuracy_matrix
+        from transfergraph.zoo.matrices import accuracy_matrix
+        from transfergraph.zoo.tables import Zoo
 
         def slow(zoo, target, methods, **options):
             if target == "t3":

@@ -11,14 +11,13 @@ import hashlib
 import io
 import itertools
 import os
-import secrets
-import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+
+from ..run.files import find_kept, kept_path
 
 # %% ../../nbs/02_data/03_images.ipynb #aad3e796
 def decode_image(
@@ -59,14 +58,6 @@ def image_cache_folder() -> Path:
     return Path(os.environ.get("TRANSFERGRAPH_CACHE") or Path(home) / "transfergraph") / "images"
 
 
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:32]
-
-
 def cached_blocks(
     folder: str | os.PathLike,  # made where it is not there
     key: str,  # hash of all that the array is made from
@@ -74,27 +65,14 @@ def cached_blocks(
     blocks: Iterable[np.ndarray],  # uint8, together the array; only asked for where the array is not there
 ) -> np.ndarray:  # memory-mapped, read-only
     "The uint8 array of this key from the cache, or written to it block by block."
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob(f"{key}-*.npy"):
-        if path.stem == f"{key}-{_checksum(path)}":
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        warnings.warn(f"{path}: the cached array is damaged; it is made anew", stacklevel=2)
-        path.unlink(missing_ok=True)
-    for old in folder.glob(".*.part"):  # of a run that was killed
-        if time.time() - old.stat().st_mtime > 86400:
-            old.unlink(missing_ok=True)
-    scratch = folder / f".{key}-{secrets.token_hex(8)}.part"  # two processes may make the same array
-    try:
-        with open(scratch, "wb") as file:
+    path = find_kept(folder, key, ".npy")
+    if path is None:
+        with kept_path(folder, key, ".npy") as part, open(part, "wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
             np.lib.format.write_array_header_1_0(file, header)
             for block in blocks:
                 file.write(np.ascontiguousarray(block, np.uint8))
-        path = folder / f"{key}-{_checksum(scratch)}.npy"
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+        path = find_kept(folder, key, ".npy")
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 # %% ../../nbs/02_data/03_images.ipynb #96045ba6

@@ -7,6 +7,7 @@ __all__ = ['VARIANTS', 'Variant', 'apply_variant', 'study_target', 'cold_models'
 
 # %% ../../nbs/10_evaluate/03_ablation.ipynb #23d0c670
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from ..predict.ensemble import BASE_LEARNERS, RANK_COMBINATIONS, VALUE_COMBINATIONS, Ensemble
 from ..predict.records import History, read_history
 from ..recommend.transfergraph import TransferGraph
-from ..run.tasks import thread_limit
+from ..run.tasks import TaskError, map_unordered
 from ..zoo.matrices import accuracy_matrix, hide_target
 from ..zoo.tables import Zoo
 
@@ -134,10 +135,10 @@ def run_studies(
     n_jobs: int = 1,  # processes; the results do not depend on it
 ) -> list:  # what they return, in the same order
     "Call functions in several processes, each with one thread."
-    from joblib import Parallel, delayed
-
-    def alone(function, *args):
-        with thread_limit():
-            return function(*args)
-
-    return Parallel(n_jobs)(delayed(alone)(*call) for call in calls)
+    calls = list(calls)
+    with closing(map_unordered(lambda i: calls[i][0](*calls[i][1:]), range(len(calls)), n_jobs)) as results:
+        found = dict(results)
+    for i, result in found.items():
+        if isinstance(result, TaskError):
+            raise RuntimeError(f"{calls[i][0].__name__}: {result}")
+    return [found[i] for i in range(len(calls))]

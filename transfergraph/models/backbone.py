@@ -10,8 +10,6 @@ import copy
 import functools
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from .checkpoints import write_checkpoint
+from ..run.files import checksum, find_kept, kept_path
 
 if TYPE_CHECKING:
     import torch
@@ -342,41 +341,13 @@ def extract(
     if folder is None:
         return backbone.features(items, **options)
     key = json.dumps([backbone.revision, fingerprint, split, len(items)])
-    path = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
-    if not _is_whole(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        try:
+    key = checksum(key.encode())[:24]
+    path = find_kept(folder, key, ".npy")
+    if path is None:
+        with kept_path(folder, key, ".npy") as part:
             shape = (len(items), backbone.n_features)
             out = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
             backbone.features(items, **options, out=out)
             out.flush()
-            digest = _checksum(Path(part), os.path.getsize(part))
-            with open(part, "ab") as file:
-                file.write(digest)
-            os.chmod(part, 0o644)
-            os.replace(part, path)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        path = find_kept(folder, key, ".npy")
     return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def _is_whole(path: Path) -> bool:
-    "Whether a file ends with the SHA-256 of what is before its last 32 bytes."
-    size = path.stat().st_size - 32 if path.is_file() else 0
-    if size <= 0:
-        return False
-    with path.open("rb") as file:
-        file.seek(size)
-        return file.read() == _checksum(path, size)
-
-
-def _checksum(path: Path, size: int) -> bytes:
-    "SHA-256 of the first bytes of a file."
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while size > 0 and (block := file.read(min(size, 1 << 20))):
-            digest.update(block)
-            size -= len(block)
-    return digest.digest()

@@ -8,17 +8,16 @@ __all__ = ['MOST_FRONT', 'INSTALLED', 'WANTED', 'read_config', 'read_weights', '
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #5e4420bd
 import contextlib
-import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..run.files import atomic_path, checksum
 
 if TYPE_CHECKING:
     import torch
@@ -189,23 +188,14 @@ def write_checkpoint(
         if stored[name].is_floating_point() and not stored[name].isfinite().all():
             why = "beyond 16 bits or " if half else ""
             raise ValueError(f"{folder}: the tensor {name} holds numbers that are {why}not finite")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        part.chmod(0o755)
+    with atomic_path(folder) as part:
+        part.mkdir()
         save_file(stored, part / "model.safetensors", metadata={"format": "pt"})
         text = json.dumps(config, indent=1, ensure_ascii=False, default=str)
         (part / "config.json").write_text(text + "\n", encoding="utf-8")
         write_card(part, metadata, library)
         if extra:
             extra(part)
-        old = part.with_suffix(".old")
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #8ae692f4
 INSTALLED = {  # name -> package, file or folder in it, and what is known of it
@@ -241,7 +231,7 @@ def find_installed(
     path = Path(spec.submodule_search_locations[0]) / entry["path"]
     if not path.exists():
         raise FileNotFoundError(f"{name}: expected {entry['path']} in the package {entry['package']}")
-    if "sha256" in entry and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(entry["sha256"]):
+    if "sha256" in entry and not checksum(path).startswith(entry["sha256"]):
         raise ValueError(f"{path}: expected a file whose SHA-256 starts with {entry['sha256']}")
     return path
 

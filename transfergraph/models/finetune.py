@@ -7,6 +7,7 @@ __all__ = ['Result', 'finetune', 'log_path', 'failures', 'Run', 'origin', 'plan_
            'finetune_all', 'Settings']
 
 # %% ../../nbs/05_models/06_finetune.ipynb #8dd0d8092fe74a7c96281538738b07e2
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -320,11 +321,8 @@ def finetune_all(
     datasets = [_dataset(d) for d in datasets]
     runs = plan_runs(backbones, datasets, settings, seeds)
     runner = Runner(datasets, device, None if save is None else os.path.abspath(save), half)
-    own = Path(records)
-    with (
-        folder_lock(own.parent, own.name),
-        tqdm(total=len(runs), desc="fine-tuning", disable=not progress) as bar,
-    ):
+    own, bar = Path(records), tqdm(total=len(runs), desc="fine-tuning", disable=not progress)
+    with folder_lock(own.parent, own.name), bar:
         done, failed = (
             {row["run"]: row for row in read_lines(path, mend=True)} for path in (own, _failed(own))
         )
@@ -335,15 +333,16 @@ def finetune_all(
             and (retry or run.key in done or run.key not in failed)
         ]
         bar.update(len(runs) - len(open_runs))
-        for run, row in run_tasks(runner, open_runs, executor, n_jobs, threads):
-            if isinstance(row, TaskError):
-                row = run.row(accuracy=None, quality=f"failed: {row}")
-            ok = row["accuracy"] is not None
-            append_line(own if ok else _failed(own), row)
-            (done if ok else failed)[row["run"]] = row
-            came = f"{row['accuracy']:.3f}" if ok else row["quality"]
-            bar.set_postfix_str(f"{row['model']} on {row['dataset']}: {came}", refresh=False)
-            bar.update()
+        with contextlib.closing(run_tasks(runner, open_runs, executor, n_jobs, threads)) as found:
+            for run, row in found:
+                if isinstance(row, TaskError):
+                    row = run.row(accuracy=None, quality=f"failed: {row}")
+                ok = row["accuracy"] is not None
+                append_line(own if ok else _failed(own), row)
+                (done if ok else failed)[row["run"]] = row
+                came = f"{row['accuracy']:.3f}" if ok else row["quality"]
+                bar.set_postfix_str(f"{row['model']} on {row['dataset']}: {came}", refresh=False)
+                bar.update()
     if missing := [run for run in runs if run.key not in done]:
         first = f"{missing[0].model} on {missing[0].dataset} {failed[missing[0].key]['quality']}"
         warnings.warn(

@@ -13,13 +13,13 @@ import functools
 import io
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ..metrics import bootstrap_mean
+from ..run.files import write_whole
 
 if TYPE_CHECKING:
     from IPython.display import Image
@@ -140,12 +140,8 @@ def save_figure(
     path: str | os.PathLike,  # ends in .png; its folder is made where it is not there
     dpi: int = DPI,  # pixels per inch
 ) -> bytes:  # what was written
-    "Write a figure as a PNG file, through a temporary name."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_bytes(png := figure_png(figure, dpi))
-    os.replace(scratch, path)
+    "Write a figure as a PNG file, all or nothing."
+    write_whole(path, png := figure_png(figure, dpi))
     return png
 
 

@@ -12,9 +12,10 @@ import copy
 import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..run.files import atomic_path
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -127,9 +128,7 @@ def run_notebook(
     for cell in node.cells:  # a half-run notebook should show no outputs of an older run
         cell.get("outputs", []).clear()
     failed = out.with_suffix(".failed.ipynb")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".running-") as folder:
-        running = Path(folder) / "notebook.ipynb"
+    with atomic_path(out) as running:
         try:
             execute_notebook(
                 node,
@@ -143,12 +142,10 @@ def run_notebook(
                 stderr_file=sys.stderr if progress else None,
             )
         except (PapermillExecutionError, DeadKernelError) as e:
-            half = strip_volatile(nbformat.read(running, as_version=4))
-            nbformat.write(half, running)
-            os.replace(running, failed)
+            with atomic_path(failed) as half:
+                nbformat.write(strip_volatile(nbformat.read(running, as_version=4)), half)
             raise NotebookError(f"{notebook}: {_reason(e)}; what was run is in {failed}") from e
         nbformat.write(strip_volatile(nbformat.read(running, as_version=4)), running)
-        os.replace(running, out)
     failed.unlink(missing_ok=True)
 
 

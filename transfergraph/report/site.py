@@ -7,13 +7,12 @@ __all__ = ['ASSETS', 'EVERYTHING', 'ORDER', 'MARK', 'page', 'table_html', 'leade
            'json_script', 'map_html', 'target_rows', 'zoo_links', 'build_site']
 
 # %% ../../nbs/11_report/04_site.ipynb #8dd0d8092fe74a7c96281538738b07e2
-from dataclasses import replace
 import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ import pandas as pd
 import transfergraph
 from .notebooks import code_styles, notebook_html
 from .page_figures import histories, map_figure, shown
-from ..run.files import folder_lock
+from ..run.files import atomic_path, folder_lock
 from ..zoo.matrices import accuracy_matrix
 from ..zoo.tables import Zoo
 
@@ -278,9 +277,7 @@ def build_site(
     progress: bool = True,
 ) -> int:  # pages
     "Make the static site; raises `ValueError` where there is nothing to show or `out` is something else."
-    import nbformat
     import plotly
-    from tqdm import tqdm
 
     reports, zoos, results, out = Path(reports), Path(zoos), Path(results), Path(out)
     names = sorted(p.parent.name for p in reports.glob("*/summary.ipynb"))
@@ -291,62 +288,51 @@ def build_site(
         )
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: expected a new folder, or one that holds a site, to replace it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with folder_lock(out):
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    with folder_lock(out), atomic_path(out) as part:
+        (part / "assets").mkdir(parents=True)
+        (part / MARK).touch()
+        for file in ("site.css", "site.js"):
+            shutil.copyfile(ASSETS / file, part / "assets" / file)
+        (part / "assets" / "code.css").write_text(code_styles(), encoding="utf-8")
+        script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+        shutil.copyfile(script, part / "assets" / script.name)
+        sections = []
+        for name in names:
+            zoo = Zoo.load(zoos / name) if (zoos / name).is_dir() else None
+            files = zoo_links(reports / name)
+            links = [(f.stem, f"{f.stem}.html") for f in files if f.stem in ORDER]
+            if zoo is not None:
+                links = [("models", "models.html"), ("map", "map.html"), *links]
+            _write_zoo(part / name, zoo, files, links, learner, progress)
+            sections.append(_of_index(name, links, files, target_rows(results / name), zoo))
+        index = page("transfergraph", _INTRODUCTION + "".join(sections))
+        (part / "index.html").write_text(index, encoding="utf-8")
+        return len(list(part.rglob("*.html")))
+
+
+def _write_zoo(folder, zoo, files, links, learner, progress):
+    "The pages of one zoo: its notebooks, its models, its map."
+    import nbformat
+    from tqdm import tqdm
+
+    name = folder.name
+    folder.mkdir()
+    for file in tqdm(files, f"pages of {name}", disable=not progress):
         try:
-            part.chmod(0o755)
-            (part / MARK).touch()
-            (part / "assets").mkdir()
-            for file in ("site.css", "site.js"):
-                shutil.copyfile(ASSETS / file, part / "assets" / file)
-            (part / "assets" / "code.css").write_text(code_styles(), encoding="utf-8")
-            shutil.copyfile(
-                Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
-                part / "assets" / "plotly.min.js",
-            )
-            parts, n = [], 1
-            for name in names:
-                files = zoo_links(reports / name)
-                (part / name).mkdir()
-                zoo = Zoo.load(zoos / name) if (zoos / name).is_dir() else None
-                links = [(f.stem, f"{f.stem}.html") for f in files if f.stem in ORDER]
-                if zoo is not None:
-                    links = [("models", "models.html"), ("map", "map.html"), *links]
-                for file in tqdm(files, f"pages of {name}", disable=not progress):
-                    try:
-                        notebook = nbformat.read(file, as_version=4)
-                    except Exception as e:
-                        raise ValueError(f"{file}: not a notebook ({str(e).splitlines()[0]})") from e
-                    title, body = notebook_html(notebook)
-                    text = page(f"{file.stem}: {title}, {name}", body, links, 1, zoo=name)
-                    (part / name / f"{file.stem}.html").write_text(text, encoding="utf-8")
-                n += len(files)
-                if zoo is not None:
-                    board = f"<h1>Models of {escape(name)}</h1>" + leaderboard_html(
-                        leaderboard(zoo), len(zoo.models)
-                    )
-                    (part / name / "models.html").write_text(
-                        page(f"models, {name}", board, links, 1, zoo=name), encoding="utf-8"
-                    )
-                    drawn = f"<h1>Map of {escape(name)}</h1>" + map_html(
-                        zoo, learn_map(zoo, learner), learner
-                    )
-                    text = page(f"map, {name}", drawn, links, 1, ["plotly.min.js"], name)
-                    (part / name / "map.html").write_text(text, encoding="utf-8")
-                    n += 2
-                parts.append(_of_index(name, links, files, target_rows(results / name), zoo))
-            (part / "index.html").write_text(
-                page("transfergraph", _INTRODUCTION + "".join(parts)), encoding="utf-8"
-            )
-            old = part.with_suffix(".old")
-            if out.exists():
-                out.rename(old)
-            part.rename(out)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return n
+            notebook = nbformat.read(file, as_version=4)
+        except Exception as e:
+            raise ValueError(f"{file}: not a notebook ({str(e).splitlines()[0]})") from e
+        title, body = notebook_html(notebook)
+        text = page(f"{file.stem}: {title}, {name}", body, links, 1, zoo=name)
+        (folder / f"{file.stem}.html").write_text(text, encoding="utf-8")
+    if zoo is None:
+        return
+    board = f"<h1>Models of {escape(name)}</h1>" + leaderboard_html(leaderboard(zoo), len(zoo.models))
+    text = page(f"models, {name}", board, links, 1, zoo=name)
+    (folder / "models.html").write_text(text, encoding="utf-8")
+    drawn = f"<h1>Map of {escape(name)}</h1>" + map_html(zoo, learn_map(zoo, learner), learner)
+    text = page(f"map, {name}", drawn, links, 1, ["plotly.min.js"], name)
+    (folder / "map.html").write_text(text, encoding="utf-8")
 
 
 _INTRODUCTION = """<h1>Which pre-trained model should I fine-tune?</h1>

@@ -97,7 +97,7 @@ def _result_here(packed: Path, number: int, task: Any, threads: int) -> tuple[in
 
 # %% ../../nbs/01_run/02_tasks.ipynb #83314ae3
 def _pool(calls, n_jobs, threads):
-    "Results of calls by joblib, as they are finished; its processes are ended where nobody asks for the rest."
+    "Results of calls by joblib, as they are finished; its processes end where nobody asks for the rest."
     from joblib import Parallel, parallel_config
 
     each = {"inner_max_num_threads": threads, "initializer": _start_process}

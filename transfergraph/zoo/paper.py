@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..run.files import write_whole
 from .matrices import accuracy_matrix
 from .tables import Zoo
 
@@ -316,8 +317,7 @@ def import_paper(
     for name, (zoo, report) in read.items():
         folder = Path(out) / name
         zoo.save(folder)
-        report.to_csv(folder / ".import-report.csv", index=False)
-        os.replace(folder / ".import-report.csv", folder / "import-report.csv")
+        write_whole(folder / "import-report.csv", report.to_csv(index=False))
     return pd.concat([report.assign(zoo=name) for name, (_, report) in read.items()], ignore_index=True)
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #68ac4d4e

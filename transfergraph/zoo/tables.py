@@ -7,16 +7,18 @@ __all__ = ['TABLES', 'MODALITIES', 'RECORD_METHODS', 'DEFAULTS', 'schemas', 'Zoo
            'read_table', 'write_tables', 'Zoo']
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #620601cf
+import contextlib
 import functools
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from ..run.files import atomic_path
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #32bdccc3
 TABLES = {  # table -> its columns in order; the ones marked * must be in the file
@@ -270,20 +272,17 @@ def write_tables(
     folder: str | os.PathLike,  # made where it is not there
     tables: dict[str, pd.DataFrame],  # table -> rows; an empty table removes its file
 ) -> None:
-    "Write tables as Parquet through temporary names, then rename."
+    "Write tables as Parquet under other names, then rename them."
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
+    with contextlib.ExitStack() as stack:
         for table, frame in tables.items():
             if len(frame):
-                frame.to_parquet(Path(scratch) / f"{table}.parquet", index=False)
-        for table in tables:
-            new, old = Path(scratch) / f"{table}.parquet", folder / f"{table}.parquet"
-            if new.exists():
-                os.replace(new, old)
-            else:
-                old.unlink(missing_ok=True)
-            (folder / f"{table}.csv").unlink(missing_ok=True)
+                part = stack.enter_context(atomic_path(folder / f"{table}.parquet"))
+                frame.to_parquet(part, index=False)
+    for table, frame in tables.items():
+        (folder / f"{table}.csv").unlink(missing_ok=True)
+        if not len(frame):
+            (folder / f"{table}.parquet").unlink(missing_ok=True)
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #d3c91b0c
 def _empty(table):
