@@ -377,7 +377,8 @@ def _with_mentioned(datasets, models, records):
 
 
 def _embed(loaded, probe, progress):
-    from transfergraph.build.zoo_spec import ZooSpec, embed_datasets
+    from transfergraph.build.scoring import embed_datasets
+    from transfergraph.build.zoo_spec import ZooSpec
     from transfergraph.models.training import Settings
     from transfergraph.zoo.matrices import with_probe
 
