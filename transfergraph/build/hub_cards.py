@@ -8,17 +8,19 @@ __all__ = ['TOKENS', 'UnavailableError', 'Entry', 'check_id', 'read_list', 'know
 
 # %% ../../nbs/08_build/03_hub_cards.ipynb #ec8a19ac
 import functools
-import hashlib
 import json
 import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
 
 from ..models.checkpoints import card_facts, front_matter, one_line, read_config
+from ..run.files import checked, checked_mapping, checksum
 from ..zoo.tables import MODALITIES
 
 # %% ../../nbs/08_build/03_hub_cards.ipynb #3deaddd7
@@ -30,19 +32,40 @@ _ID = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,95})(?:/[A-Za-z0-9][\w.-]{0,95})?", re
 _REVISION = re.compile(r"[\w][\w./-]{0,99}", re.ASCII)
 
 
-@dataclass(frozen=True)
+def _named(expected, holds):
+    "A word, or None, that is what is expected."
+
+    def check(value):
+        if value is not None and not holds(value):
+            raise ValueError(expected)
+        return value
+
+    return Annotated[str | None, AfterValidator(check), Field(description=expected)]
+
+
+def _is_revision(value):
+    return _REVISION.fullmatch(value) and ".." not in value
+
+
+@checked
 class Entry:
     "A model or a dataset of a list."
 
-    kind: str  # "model" or "dataset"
+    kind: Literal["model", "dataset"]
     spec: str  # id on the hub, or path of a folder or file
-    name: str  # in the zoo
+    name: _named("a word", lambda name: name.strip() and name.isprintable())  # in the zoo
     local: bool = False  # whether `spec` is a path
-    revision: str | None = None  # None: the newest
-    role: str = "source"  # of a dataset
-    options: Mapping[str, Any] = field(default_factory=dict)  # of a dataset, see `load_dataset`
-    config: str | None = None  # of a dataset, where its repository holds several
-    aliases: tuple[str, ...] = ()  # what cards call a dataset besides its id
+    revision: _named("a commit, a tag or a branch", _is_revision) = None  # None: the newest
+    role: Annotated[Literal["source", "target"], Field(description="source or target")] = (
+        "source"  # of a dataset
+    )
+    options: dict[str, Any] = field(default_factory=dict)  # of a dataset, see `load_dataset`
+    config: _named("the name of a configuration", _is_revision) = (
+        None  # of a dataset, where its repository holds several
+    )
+    aliases: Annotated[
+        tuple[str, ...], Field(strict=False, description="a list of names")
+    ] = ()  # what cards call a dataset besides its id
     repository: str | None = None  # of a model that timm knows by a shorter name; None: `spec`
 
 
@@ -57,7 +80,7 @@ def check_id(
         )
     return spec
 
-
+# %% ../../nbs/08_build/03_hub_cards.ipynb #7fb27b941602401d91542211134fc71a
 def read_list(
     path: str | os.PathLike,  # YAML
 ) -> tuple[list[Entry], str | None]:  # and the probe
@@ -108,19 +131,8 @@ def _entry(value, kind, origin, home):
         raise ValueError(
             f"{origin}: {value!r}; expected an id, a path, or a mapping of {', '.join(sorted(known))}"
         )
-    name, revision, role = value.get("name"), value.get("revision"), value.get("role", "source")
-    if name is not None and (not isinstance(name, str) or not name.strip() or not name.isprintable()):
-        raise ValueError(f"{origin}: name is {name!r}; expected a word")
-    if revision is not None and (not _REVISION.fullmatch(revision := str(revision)) or ".." in revision):
-        raise ValueError(f"{origin}: revision is {revision!r}; expected a commit, a tag or a branch")
-    if role not in ("source", "target"):
-        raise ValueError(f"{origin}: role is {role!r}; expected source or target")
-    config, aliases = value.get("config"), value.get("aliases") or []
-    if config is not None and (not isinstance(config, str) or not _REVISION.fullmatch(config)):
-        raise ValueError(f"{origin}: config is {config!r}; expected the name of a configuration")
-    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
-        raise ValueError(f"{origin}: aliases is {aliases!r}; expected a list of names")
-    options = {key: value[key] for key in _LOADED if key in value}
+    given = {key: value[key] for key in ("name", "revision", "role", "config", "aliases") if value.get(key)}
+    given |= {"kind": kind, "options": {key: value[key] for key in _LOADED if key in value}}
     if "path" in value:
         # unlike methods of Path, these leave a ~ of nobody and a link to itself as they are: not there
         path = Path(os.path.realpath(home / os.path.expanduser(str(value["path"]))))
@@ -128,12 +140,13 @@ def _entry(value, kind, origin, home):
             raise ValueError(
                 f"{origin}: {path} is not there; expected a folder" + " or a file" * (kind == "dataset")
             )
-        name = name or path.stem
-        return Entry(kind, str(path), name, True, None, role, options, aliases=tuple(aliases))
-    spec = check_id(value["id"], origin)
-    name = name or (spec if config is None else f"{spec}/{config}")
-    asked = _timm_repository(spec) if kind == "model" else None
-    return Entry(kind, spec, name, False, revision, role, options, config, tuple(aliases), asked)
+        given |= {"spec": str(path), "local": True, "revision": None, "config": None}
+        return checked_mapping(Entry, {"name": path.stem} | given, origin)
+    spec, config = check_id(value["id"], origin), given.get("config")
+    if "revision" in given:
+        given["revision"] = str(given["revision"])  # a commit may be all digits
+    given |= {"spec": spec, "repository": _timm_repository(spec) if kind == "model" else None}
+    return checked_mapping(Entry, {"name": spec if config is None else f"{spec}/{config}"} | given, origin)
 
 
 def _timm_repository(spec):
@@ -296,14 +309,14 @@ def local_facts(
         front_matter(card.read_text(encoding="utf-8", errors="replace"), str(card)) if card.is_file() else {}
     )
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
-    digest, params = hashlib.sha256(json.dumps(config, sort_keys=True).encode()), 0
+    content, params = json.dumps(config, sort_keys=True).encode(), 0
     for path in sorted(folder.glob("model*.safetensors")):
         header = _header(path)
-        digest.update(json.dumps(header, sort_keys=True).encode() + str(files[path.name]).encode())
+        content += json.dumps(header, sort_keys=True).encode() + str(files[path.name]).encode()
         shapes = [t["shape"] for name, t in header.items() if name != "__metadata__"]
         params += sum(map(math.prod, shapes))
     return {
-        "sha": digest.hexdigest()[:40],
+        "sha": checksum(content)[:40],
         "config": config,
         "card": front,
         "files": files,
@@ -375,7 +388,7 @@ def dataset_row(
     entry: Entry,
     facts: dict,  # from `Hub.facts`
 ) -> dict:  # a row of the zoo's `datasets`, with `revision` and `licence`
-    "What the card of a dataset says; raises `UnavailableError` where it does not even tell images from texts."
+    "What the card of a dataset says; raises `UnavailableError` where it doesn't even tell images from texts."
     front = facts["card"] if isinstance(facts["card"], dict) else {}
     about = front.get("dataset_info")
     abouts = [a for a in (about if isinstance(about, list) else [about]) if isinstance(a, dict)]

@@ -80,7 +80,7 @@ def score_models(
     n_jobs: int = 1,  # processes; the result does not depend on it
     executor: "str | Mapping | Executor | None" = None,  # where models are scored, see `read_executor`
 ) -> pd.DataFrame:  # the zoo's `scores`
-    "Every score of every model on the training items of a dataset; a score that is unknown is a `ValueError`."
+    "Every score of every model on the training items of a dataset; raises `ValueError` for an unknown one."
     from tqdm import tqdm
 
     from transfergraph.models.loading import extract
