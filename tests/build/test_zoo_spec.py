@@ -8,16 +8,15 @@ import pandas as pd
 import pytest
 import yaml
 
+from transfergraph.build.scoring import embed_datasets, score_models
 from transfergraph.build.zoo_spec import (
     assemble,
     dataset_table,
-    embed_datasets,
     loaders,
     model_table,
     open_dataset,
     read_spec,
     read_trained,
-    score_models,
     tune_models,
 )
 from transfergraph.zoo.tables import Zoo
@@ -36,7 +35,7 @@ def local(tmp_path_factory):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
-    from transfergraph.build.nano import draw_backbone
+    from transfergraph.build.zoo_spec import draw_backbone
 
     folder = tmp_path_factory.mktemp("local")
     for seed, name in enumerate(("one", "two")):
@@ -147,34 +146,42 @@ def test_a_wrong_spec_is_refused_by_name(specs):
     for change, said in (
         ({"modality": "sound"}, "modality is 'sound'"),
         ({"models": {}}, "models is empty"),
-        ({"targets": {"x": {"spec": "digits", "shots": 3}}}, "x: option 'shots' is not one of"),
-        ({"targets": {"x": {"per_class": 3}}}, "targets x: expected what to load"),
+        ({"targets": {"x": {"spec": "digits", "shots": 3}}}, "x: 'shots' is not one of spec, per_class"),
+        ({"targets": {"x": {"per_class": 3}}}, "targets x: spec is missing; expected what to load"),
         ({"probe": None}, "probe is missing"),
-        ({"metrics": ["LogMe"]}, "did you mean LogME"),
         ({"sources": ["digits"]}, "'digits' is a target and a source"),
         ({"epochs": 3}, "'epochs' is not one of"),
-        ({"finetune": {"etochs": 3}}, "finetune: 'etochs' is not a setting; expected some of method"),
-        ({"finetune": {"epochs": "many"}}, "few: finetune: invalid literal"),
-        ({"finetune": 3}, "finetune: 3 is not a setting"),
+        ({"finetune": {"etochs": 3}}, "finetune: 'etochs' is not one of method, epochs"),
+        (
+            {"finetune": {"epochs": "many"}},
+            "few: finetune: epochs is 'many'; expected a whole number of 1 or more",
+        ),
+        ({"finetune": 3}, "finetune: 3 is not a mapping of method, epochs"),
         ({"targets": {"x": {"spec": "digits", "finetune": {"lr": 1}}}}, "targets x: finetune: 'lr' is not"),
-        ({"targets": {"x": {"spec": "digits", "a": 1, 5: 2}}}, "targets x: option 5 is not one of"),
-        ({"metrics": [["LogME"]]}, "metrics: ['LogME']; expected a list of names of scores"),
-        ({"metrics": "LogME"}, "metrics: 'LogME'; expected a list of names of scores"),
-        ({"metrics": 3}, "metrics: 3; expected a list of names of scores"),
+        ({"targets": {"x": {"spec": "digits", "a": 1, 5: 2}}}, "targets x: 'a' is not one of"),
+        ({"metrics": [["LogME"]]}, "metrics holds ['LogME']; expected a list of names of scores"),
+        ({"metrics": "LogME"}, "metrics is 'LogME'; expected a list of names of scores"),
+        ({"metrics": 3}, "metrics is 3; expected a list of names of scores"),
         ({"models": 3}, "models is 3; expected a list, or names with what to load"),
         ({"targets": "digits"}, "targets is 'digits'; expected a list"),
         ({"targets": [{"spec": "digits"}]}, "targets is [{'spec': 'digits'}]; expected a list"),
-        ({"seeds": 0}, "seeds: 0; expected a list of whole numbers"),
-        ({"seeds": [0, "1"]}, "seeds: '1'; expected a list of whole numbers"),
-        ({"seeds": [True]}, "seeds: True; expected a list of whole numbers"),
-        ({"seeds": [0, -1]}, "seeds: [0, -1]; expected at least one, none below 0"),
-        ({"seeds": []}, "seeds: []; expected at least one, none below 0"),
+        ({"seeds": 0}, "seeds is 0; expected a list of whole numbers, at least one, none below 0"),
+        ({"seeds": [0, "1"]}, "seeds holds '1'; expected a list of whole numbers"),
+        ({"seeds": [True]}, "seeds holds True; expected a list of whole numbers"),
+        ({"seeds": [0, -1]}, "seeds holds -1; expected a list of whole numbers, at least one, none"),
+        ({"seeds": []}, "seeds is []; expected a list of whole numbers, at least one, none below 0"),
         ({"probe_items": "all"}, "probe_items is 'all'; expected a whole number of 1 or more"),
         ({"probe_items": 0}, "probe_items is 0; expected a whole number of 1 or more"),
     ):
         with pytest.raises(ValueError, match=r"few|metric") as e:
             read_spec("few", good | change)
         assert said in str(e.value)
+
+
+def test_an_unknown_score_is_refused_before_anything_is_computed(specs, tmp_path):
+    spec = read_spec("few", specs["hub-text"] | {"metrics": ["LogME", "LogMe"]})
+    with pytest.raises(ValueError, match="did you mean LogME"):
+        score_models(spec, open_dataset(spec, "kinds", tmp_path), progress=False)
 
 
 def test_a_setting_that_is_left_empty_is_the_default(specs):

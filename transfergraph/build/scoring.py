@@ -85,15 +85,16 @@ def score_models(
 
     from transfergraph.models.loading import extract
 
-    reference = None
-    if any([name == "reference" for metric in spec.metrics for name in inputs_of(metric)]):
+    inputs, reference = [inputs_of(metric) for metric in spec.metrics], None
+    if any("reference" in names for names in inputs):
         probe = load_named("probe", spec.probe, spec.modality)
         with thread_limit(1):  # models and matrices are small: threads would wait for each other
             reference = np.array(extract(probe, dataset.items["train"], dataset.fingerprint, folder=cache))
     scorer = Scorer(spec, dataset, None if cache is None else os.path.abspath(cache), reference)
     rows = {}
     with contextlib.closing(run_tasks(scorer, list(spec.models), executor, n_jobs)) as found:
-        for name, scores in tqdm(found, f"scores on {dataset.name}", len(spec.models), disable=not progress):
+        bar = tqdm(found, f"scores on {dataset.name}", len(spec.models), disable=not progress)
+        for name, scores in bar:
             if isinstance(scores, TaskError):
                 raise RuntimeError(f"{name} on {dataset.name}: {scores}")
             rows[name] = scores

@@ -107,7 +107,8 @@ def _pool(calls, n_jobs, threads):
         )
         results = pool(calls)
     try:
-        yield from results
+        for result in results:  # noqa: UP028 - `yield from` would close them before the warning is silenced
+            yield result
     finally:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that tasks are lost

@@ -1,4 +1,4 @@
-"""The nano zoo: stored images, training that goes on, and figures that tell whether choosing is hard."""
+"""A zoo that is trained here: stored images, training that goes on, figures on how hard choosing is."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transfergraph.build.nano import settings_of, starts, store_drawn, train_models, trained_models
+from transfergraph.build.zoo_spec import settings_of, starts, store_drawn, train_models, trained_models
 from transfergraph.data.dataset import load_dataset
 from transfergraph.data.toy_images import DRAWN
 from transfergraph.evaluate.summary import over_scratch, spread_and_noise, swaps, variance_shares
