@@ -41,7 +41,7 @@ class Scorer:
         "Load the model, extract features of the training items, and score them."
         import torch
 
-        from transfergraph.models.loading import extract
+        from transfergraph.models.backbone import extract
 
         backbone = load_named(name, self.spec.models[name], self.spec.modality)
         start, items, data = time.perf_counter(), self.dataset.items["train"], self.dataset
@@ -83,7 +83,7 @@ def score_models(
     "Every score of every model on the training items of a dataset; raises `ValueError` for an unknown one."
     from tqdm import tqdm
 
-    from transfergraph.models.loading import extract
+    from transfergraph.models.backbone import extract
 
     inputs, reference = [inputs_of(metric) for metric in spec.metrics], None
     if any("reference" in names for names in inputs):
@@ -111,7 +111,7 @@ def embed_datasets(
     "Mean feature and Task2Vec of each dataset, and all distances between them."
     from tqdm import tqdm
 
-    from transfergraph.models.loading import extract
+    from transfergraph.models.backbone import extract
 
     probe = load_named("probe", spec.probe, spec.modality)
     domain, task = {}, {}

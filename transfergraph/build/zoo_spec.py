@@ -27,7 +27,7 @@ from ..run.tasks import Executor
 from ..zoo.tables import MODALITIES, Zoo
 
 if TYPE_CHECKING:
-    from transfergraph.models.loading import Backbone
+    from transfergraph.models.backbone import Backbone
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #8edb47106e1a46a883d545849b8ab81b
 _Spec = Annotated[str, Field(description="what to load")]
