@@ -1,7 +1,7 @@
 """What each stage of the pipelines depends on: the code that its notebook reaches.
 
-    python tests/stages.py          # exit 1 and the lists that dvc.yaml files should have
-    python tests/stages.py --write  # write them
+python tests/stages.py          # exit 1 and the lists that dvc.yaml files should have
+python tests/stages.py --write  # write them
 """
 
 import ast

@@ -109,7 +109,7 @@ def read_spec(
     trained: Mapping[str, Any] | None = None,  # further models, name -> options, such as those trained here
 ) -> ZooSpec:
     "Check a spec; raises `ValueError` naming zoo, part and entry."
-    content = {key: value for key, value in content.items() if key != "training"}  # that is for 11_nano
+    content = {key: value for key, value in content.items() if key != "training"}  # that is for `nano`
     given = {field: content.pop(field, None) for field in ("modality", "probe", "metrics", "finetune")}
     if given["modality"] not in MODALITIES:
         raise ValueError(f"{name}: modality is {given['modality']!r}; expected {' or '.join(MODALITIES)}")
