@@ -1,7 +1,7 @@
 """How many small faults in the library do its tests notice? Mutants by cosmic-ray, a process for each.
 
     .venv/bin/pip install -r benchmarks/requirements.txt
-    .venv/bin/python benchmarks/mutants.py zoo graph evaluate transferability --out mutants
+    .venv/bin/python benchmarks/mutants.py zoo graph evaluate scores --out mutants
 
 Of each pool of modules 150 mutants are drawn: places first, then one of the faults that fit there, so that an
 operator with a dozen replacements does not crowd out the rest; a place comes again where there are no others.
@@ -30,12 +30,16 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = "decomposition evidence separation neighbours assignments reference probes".split()
-POOLS = {  # name -> modules, files of tests, tests left out because they alone take most of the time
-    "zoo": (["zoo"], ["zoo", "paper", "import_records"], "round_trip or ensemble or command_line"),
-    "graph": (["graph"], ["graph"], "test_no_finetuning_edge or targets_accuracies"),
-    "evaluate": (["evaluate", "metrics"], ["evaluate"], "several_processes or ctrl_c"),
-    "transferability": (["transferability", *PARTS], ["transferability", *PARTS], ""),
+SCORES = "base logme separation pairwise leep representation registry".split()
+POOLS = {  # name -> modules, tests, tests left out because they alone take most of the time
+    "zoo": (["zoo/tables", "zoo/matrices"], ["zoo"], "round_trip or ensemble or command_line"),
+    "graph": (["graph/build"], ["graph/test_build.py"], "test_no_finetuning_edge or targets_accuracies"),
+    "evaluate": (
+        ["evaluate/leave_one_out", "evaluate/summary", "metrics"],
+        ["evaluate"],
+        "several_processes or ctrl_c",
+    ),
+    "scores": ([f"scores/{name}" for name in SCORES], ["scores"], ""),
 }
 COLUMNS = ["pool", "number", "module", "line", "operator", "before", "after", "outcome", "by", "seconds"]
 FAILED = 1  # pytest's exit code where a test fails
@@ -191,9 +195,10 @@ def coverage_of(files, slow, folder):
     reached, known = {}, coverage.CoverageData(basename=str(cover))
     known.read()
     for file in known.measured_files():
+        module = Path(file).with_suffix("").as_posix().rpartition("transfergraph/")[2]
         for line, contexts in known.contexts_by_lineno(file).items():
             names = {c.rpartition("|")[0] for c in contexts if c}
-            reached[Path(file).stem, line] = None if "" in contexts and not names else names
+            reached[module, line] = None if "" in contexts and not names else names
     return seconds, reached
 
 
@@ -231,12 +236,11 @@ def judge(mutant, tests, seconds):
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder)
         shutil.copytree(ROOT / "transfergraph", package / "transfergraph")
-        for compiled in (package / "transfergraph" / "__pycache__").glob(f"{module}.*"):
+        path = package / "transfergraph" / f"{module}.py"
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
             compiled.unlink()
         if name is not None:
-            (package / "transfergraph" / f"{module}.py").write_text(
-                mutate(module, name, occurrence), encoding="utf-8"
-            )
+            path.write_text(mutate(module, name, occurrence), encoding="utf-8")
         for some in [tests[:40], tests[40:]]:
             if not some:
                 continue
@@ -277,7 +281,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     for pool in args.pools:
         modules, files, slow = POOLS[pool]
-        files = [f"tests/test_{file}.py" for file in files]
+        files = [f"tests/{file}" for file in files]
         drawn = draw(modules, args.n, args.seed)
         with tempfile.TemporaryDirectory() as folder:
             seconds, reached = coverage_of(files, slow, Path(folder))

@@ -2,7 +2,7 @@
 # A Ray cluster inside a SLURM job, and the pipeline's models scored and fine-tuned on it:
 #     sbatch docs/slurm.sh
 # One task a node; the first is the head. The repository, its environment and the models have to lie on a file system
-# that all nodes see, under the same path.
+# that all nodes see, under the same path, and `executor` in params.yaml is `ray`.
 #SBATCH --job-name=transfergraph
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -25,5 +25,5 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
     ray start --address="$head:$port" $size --block &
 fi
 
-srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap transfergraph repro --executor "ray:$head:$port"
+RAY_ADDRESS="$head:$port" srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap dvc repro
 ray stop

@@ -21,6 +21,49 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<=\]\()[^)\s]+|(?<=src=\")[^\"]+")
 DIFF_LINES = 15
+CHAPTERS = "<!-- chapters -->"  # stands in nbs/index.ipynb where the table of chapters goes
+QUESTIONS = {  # part -> what it answers
+    "metrics": "what is a ranking worth?",
+    "run": "how do tasks run, and files stay whole?",
+    "data": "which labelled images and texts are there?",
+    "scores": "what do a model's features tell about the labels?",
+    "zoo": "what is known of models, datasets and fine-tunings?",
+    "models": "how is a pre-trained network loaded, looked through and fine-tuned?",
+    "graph": "how does a zoo become a graph, and vectors?",
+    "predict": "how does history become a predicted accuracy?",
+    "build": "how does a zoo come to be?",
+    "recommend": "which model for my data?",
+    "evaluate": "how right are the methods?",
+    "report": "what came out, to look at?",
+    "cli": "what do I type?",
+}
+
+
+def chapters(root: Path) -> str:
+    "The parts of nbs/ and their chapters as two tables: a line for each part, and a line for each chapter."
+
+    def first_cell(path: Path) -> str:
+        return "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+
+    parts = ["| part | question | chapters |", "| --- | --- | --- |"]
+    lines = ["| chapter | what it holds |", "| --- | --- |"]
+    for path in sorted((root / "nbs").glob("[0-9]*"), key=lambda path: path.name):
+        part = path.stem.partition("_")[2]
+        if part not in QUESTIONS:
+            raise ValueError(
+                f"nbs/{path.name}: no question is known of this part; expected one of {', '.join(QUESTIONS)}"
+            )
+        names = []
+        for chapter in sorted(path.glob("[0-9]*.ipynb")) if path.is_dir() else [path]:
+            link = chapter.relative_to(root / "nbs").as_posix()
+            name = chapter.stem.partition("_")[2]
+            said = re.search(r"^> *(.+)$", first_cell(chapter), re.M)
+            if said is None:
+                raise ValueError(f"nbs/{link}: the title cell has no line that begins with '>'")
+            names.append(f"[{name}]({link})")
+            lines.append(f"| [{f'{part}/{name}' if path.is_dir() else name}]({link}) | {said[1]} |")
+        parts.append(f"| [{path.stem}]({path.name}) | {QUESTIONS[part]} | {', '.join(names)} |")
+    return "\n".join(parts) + "\n\n" + "\n".join(lines)
 
 
 def readme(root: Path) -> str:
@@ -44,7 +87,7 @@ def readme(root: Path) -> str:
     notebook = nbformat.read(index, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(from_top, cell.source)
+            cell.source = LINK.sub(from_top, cell.source.replace(CHAPTERS, chapters(root)))
     text, resources = MarkdownExporter().from_notebook_node(notebook)
     if resources.get("outputs"):
         raise ValueError("nbs/index.ipynb holds an image: save it in docs/ or reports/ and link to the file")

@@ -177,19 +177,38 @@ def test_python_blocks_run_in_order(at, registries):
     for text in blocks("python"):
         exec(compile(text, "README.md", "exec"), namespace)  # the repository's own text
     assert len(tried) == 2
-    value = re.search(r"^(score\(.*?\))  # ([\d.]+?)\.\.\.$", README, re.M)
+    value = re.search(r"^(tg\.score\(.*?\))  # ([\d.]+?)\.\.\.$", README, re.M)
     assert str(eval(value[1], namespace)).startswith(value[2])
     x, y = namespace["features"], namespace["labels"]
-    assert 0.8 < namespace["score"]("nearest-mean", x, y) < 1
-    table = namespace["predict"](Zoo.load("zoos/nano-image"), "digits", ["TG:KNN,SVD,all", "TG:LR,SVD,all"])
+    assert 0.8 < namespace["tg"].score("nearest-mean", x, y) < 1
+    table = namespace["predict_target"](
+        Zoo.load("zoos/nano-image"), "digits", ["TG:KNN,SVD,all", "TG:LR,SVD,all"]
+    )
     assert table.notna().all(axis=None) and table.nunique().min() > 5
     assert len(Zoo.load("zoos/tiny").records) == 4
 
 
-@pytest.mark.parametrize("name", ["METRICS[", "LEARNERS[", "PREDICTORS[", 'save("zoos/tiny")'])
+@pytest.mark.parametrize(
+    "name", ["TRANSFERABILITY_SCORES[", "GRAPH_EMBEDDERS[", "PREDICTORS[", 'save("zoos/tiny")']
+)
 def test_each_extension_takes_ten_lines_at_most(name):
     text = next(t for t in blocks("python") if name in t)
     assert len([line for line in text.splitlines() if line.strip()]) <= 10
+
+
+def test_the_tables_of_chapters_are_those_of_the_folders():
+    for path in sorted((ROOT / "nbs").glob("**/[0-9]*.ipynb")):
+        title = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        said = re.search(r"^> (.*)$", title, re.M)[1]
+        part, name = path.parent.name.partition("_")[2], path.stem.partition("_")[2]
+        link = path.relative_to(ROOT).as_posix()
+        assert f"| [{part}/{name}]({link}) | {said} |".replace("[/", "[") in README, path
+        assert README.count(f"]({link}) |") >= 1 and f"[{name}]({link})" in README, path
+    listed = re.findall(r"^\| \[[\w/]+\]\((nbs/\S+?\.ipynb)\) \| [^|]+\|$", README, re.M)
+    assert len(listed) == len(set(listed)) == len(list((ROOT / "nbs").glob("**/[0-9]*.ipynb")))
+    assert all(
+        f"[{folder.name}](nbs/{folder.name})" in README for folder in (ROOT / "nbs").glob("[0-9][0-9]_*/")
+    )
 
 
 def test_commands_in_other_documents_are_understood():

@@ -100,8 +100,8 @@ def test_sets_made_by_rules_hold_what_they_have_always_held(built, name):
 
 @pytest.mark.parametrize("name", ["code", "topics", "currencies"])
 def test_a_fresh_process_with_another_hash_seed_builds_the_same(built, name):
-    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_texts as t; "
-    code += f"print(t.content(t.TEXTS[{name!r}]()))"
+    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_toy_texts as t; "
+    code += f"print(t.content(t.TOY_TEXTS[{name!r}]()))"
     for seed in ("1", "2"):
         run = subprocess.run(
             [sys.executable, "-c", code],

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from transfergraph.scores import probes
+from transfergraph.scores import logme as probes
 from transfergraph.scores.base import Features, Labels, UndefinedScoreError
-from transfergraph.scores.probes import PROBES, deal, logistic, pactran_gaussian, softmax_regression
+from transfergraph.scores.logme import PROBES, deal, logistic, pactran_gaussian, softmax_regression
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -277,7 +277,7 @@ def _read_dataset(entry, path):
     }
     return row | {"revision": data.fingerprint}, replace(data, name=entry.name)
 
-# %% ../../nbs/08_build/04_hub.ipynb #d01231a6
+# %% ../../nbs/08_build/04_hub.ipynb #1a0cb95b
 def _with_mentioned(datasets, models, records):
     "Datasets that models were trained or tested on get a row too."
     kinds = models.set_index("model")["modality"]
@@ -312,7 +312,7 @@ def _embed(loaded, probe, progress):
         pairs.append(found[1])
     return pd.concat(vectors, ignore_index=True), pd.concat(pairs, ignore_index=True)
 
-# %% ../../nbs/08_build/04_hub.ipynb #b8dcd1d2
+# %% ../../nbs/08_build/04_hub.ipynb #1c864b5f
 @dataclass(frozen=True)
 class Gathered:
     "A zoo and what became of each entry of its list."
@@ -380,7 +380,7 @@ def _renamed(row, column, names):
     called = str(row[column]).casefold()
     return row | {column: names[called]} if called in names else row
 
-# %% ../../nbs/08_build/04_hub.ipynb #6a5f77fa
+# %% ../../nbs/08_build/04_hub.ipynb #fa45a24f
 def build_hub_zoo(
     spec: str | os.PathLike,  # a list, see `read_list`
     out: str | os.PathLike,  # folder of the zoo; one that is there is replaced when all is gathered

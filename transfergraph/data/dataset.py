@@ -9,7 +9,6 @@ __all__ = ['EMBEDDED', 'few_rows', 'set_aside', 'Dataset', 'encode_labels', 'Emb
 # %% ../../nbs/02_data/05_dataset.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import functools
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -181,16 +180,10 @@ class Embedded(Mapping):
 
     @functools.cached_property
     def _found(self) -> dict[str, Callable]:
-        found = {}
-        if importlib.util.find_spec("transfergraph.data.toy_images"):
-            from transfergraph.data.toy_images import TOY_IMAGES
+        from transfergraph.data.toy_images import TOY_IMAGES
+        from transfergraph.data.toy_texts import TOY_TEXTS
 
-            found |= TOY_IMAGES
-        if importlib.util.find_spec("transfergraph.data.toy_texts"):
-            from transfergraph.data.toy_texts import TOY_TEXTS
-
-            found |= TOY_TEXTS
-        return found
+        return TOY_IMAGES | TOY_TEXTS
 
     def __getitem__(self, name: str) -> Callable:
         return self._found[name]

@@ -49,9 +49,8 @@ def read_results(
         raise ZooError(f"{path}: column {repeated[0]!r} appears twice; expected each column once")
     for ours, theirs in mapping.items():
         if ours not in {*_TEXT_COLUMNS, *_NUMBER_COLUMNS}:
-            raise ZooError(
-                f"{path}: nothing is called {ours!r}; expected one of {', '.join((*_TEXT_COLUMNS, *_NUMBER_COLUMNS))}"
-            )
+            known = ", ".join((*_TEXT_COLUMNS, *_NUMBER_COLUMNS))
+            raise ZooError(f"{path}: nothing is called {ours!r}; expected one of {known}")
         if theirs not in table:
             raise ZooError(f"{path}: no column {theirs!r}; it has {', '.join(map(repr, table.columns[:20]))}")
     for ours, alias in COLUMN_ALIASES.items():
