@@ -1,7 +1,7 @@
 """What each stage of the pipelines depends on: the code that its notebook reaches.
 
-    python tests/stages.py          # exit 1 and the lists that dvc.yaml files should have
-    python tests/stages.py --write  # write them
+python tests/stages.py          # exit 1 and the lists that dvc.yaml files should have
+python tests/stages.py --write  # write them
 """
 
 import ast
@@ -29,7 +29,8 @@ def imported(tree: ast.AST, package: str = "") -> set[str]:
     "Modules of the library that code imports, also inside functions, but not for types alone."
     found = set()
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            found |= imported(ast.Module(node.orelse, []), package)
             continue
         names = []
         if isinstance(node, ast.Import):
@@ -64,7 +65,12 @@ def reached(notebook: Path) -> set[Path]:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     code = re.sub(r"^%.*$", "", code, flags=re.M)
-    return set().union(*(reached_from(name) for name in imported(ast.parse(code))))
+    names = imported(ast.parse(code))
+    if (
+        "transfergraph" in names and "import transfergraph" in code
+    ):  # what it takes from there is found at run time
+        raise ValueError(f"{notebook}: imports transfergraph itself; expected the modules that it needs")
+    return set().union(*(reached_from(name) for name in names))
 
 
 def dependencies(notebook: Path) -> list[str]:
@@ -102,6 +108,10 @@ def written(pipeline: Path) -> str:
             out += [f"{indent}- {path}" for path in wanted.pop(stage, [])]
         else:
             out.append(line)
+    if lost := [name for name, code in wanted.items() if code]:
+        raise ValueError(
+            f"{pipeline}: stages {lost} name no code; expected a line '- transfergraph/...' in deps"
+        )
     return "\n".join(out) + "\n"
 
 
