@@ -19,7 +19,7 @@ from ..models.finetune import finetune_all, log_path, plan_runs, saved_at
 from ..models.training import Settings
 
 if TYPE_CHECKING:
-    from transfergraph.models.loading import Backbone
+    from transfergraph.models.backbone import Backbone
 
 # %% ../../nbs/08_build/02_nano.ipynb #8edb47106e1a46a883d545849b8ab81b
 def store_drawn(

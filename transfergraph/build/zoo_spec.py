@@ -30,7 +30,7 @@ from ..zoo.matrices import DISTANCE_NAMES, distances, domain_embedding, embeddin
 from ..zoo.tables import MODALITIES, Zoo
 
 if TYPE_CHECKING:
-    from transfergraph.models.loading import Backbone
+    from transfergraph.models.backbone import Backbone
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #8edb47106e1a46a883d545849b8ab81b
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +200,7 @@ def score_models(
     "Every score of every model on the training items of a dataset."
     from tqdm import tqdm
 
-    from transfergraph.models.loading import extract
+    from transfergraph.models.backbone import extract
 
     reference = None
     if any("reference" in inputs_of(metric) for metric in spec.metrics):
@@ -234,7 +234,7 @@ class Scorer:
         "Load the model, extract features of the training items, and score them."
         import torch
 
-        from transfergraph.models.loading import extract
+        from transfergraph.models.backbone import extract
 
         backbone = load_named(name, self.spec.models[name], self.spec.modality)
         start, items, data = time.perf_counter(), self.dataset.items["train"], self.dataset
@@ -274,7 +274,7 @@ def embed_datasets(
     "Mean feature and Task2Vec of each dataset, and all distances between them."
     from tqdm import tqdm
 
-    from transfergraph.models.loading import extract
+    from transfergraph.models.backbone import extract
 
     probe = load_named("probe", spec.probe, spec.modality)
     domain, task = {}, {}

@@ -17,7 +17,7 @@ from scipy.spatial.distance import squareform
 if TYPE_CHECKING:
     import torch
 
-    from transfergraph.models.loading import Backbone
+    from transfergraph.models.backbone import Backbone
 
 # %% ../../nbs/05_models/04_dataset_embedding.ipynb #8edb47106e1a46a883d545849b8ab81b
 def fit_head(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Result', 'finetune', 'log_path', 'failures', 'Run', 'origin', 'plan_runs', 'Runner', 'reason', 'saved_at',
-           'finetune_all', 'Settings']
+           'finetune_all']
 
 # %% ../../nbs/05_models/06_finetune.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import copy
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from transfergraph.data.dataset import Dataset
-    from transfergraph.models.loading import Backbone
-
-_all_ = ["Settings"]
+    from transfergraph.models.backbone import Backbone
 
 # %% ../../nbs/05_models/06_finetune.ipynb #8edb47106e1a46a883d545849b8ab81b
 @dataclass(frozen=True)

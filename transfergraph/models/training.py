@@ -21,7 +21,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from transfergraph.models.loading import Backbone
+    from transfergraph.models.backbone import Backbone
 
 # %% ../../nbs/05_models/05_training.ipynb #869c2cd1
 FINETUNE_METHODS = ("full", "lora", "linear")

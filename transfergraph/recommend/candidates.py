@@ -20,7 +20,7 @@ from ..zoo.matrices import DatasetDescription, domain_embedding, probe_of
 from ..zoo.tables import Zoo
 
 if TYPE_CHECKING:
-    from transfergraph.models.loading import Backbone
+    from transfergraph.models.backbone import Backbone
     from transfergraph.models.training import Settings
 
 PROBE_ITEMS = 200  # of a dataset, as in the zoos that are built here
@@ -57,7 +57,8 @@ def describe_dataset(
 
     A zoo that knows no probe, such as the published records, gives a description without distances. Raises
     `ValueError` where the data are of a modality that the zoo has no models of."""
-    from transfergraph.models.loading import extract, load_backbone
+    from transfergraph.models.backbone import extract
+    from transfergraph.models.loading import load_backbone
 
     probe = dict(probe_of(zoo) or {} if probe is None else probe)
     size = {"size": probe["input_size"]} if "input_size" in probe else {}

@@ -7,13 +7,13 @@ __all__ = ['ASSETS', 'EVERYTHING', 'ORDER', 'MARK', 'page', 'table_html', 'leade
            'json_script', 'map_html', 'target_rows', 'zoo_links', 'build_site']
 
 # %% ../../nbs/11_report/04_site.ipynb #8dd0d8092fe74a7c96281538738b07e2
-from dataclasses import replace
 import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
