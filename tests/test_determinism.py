@@ -14,6 +14,7 @@ import pytest
 from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow  # whole runs, in processes of their own
 METHODS = (
     "random mean mean:z LogME LR{metadata} LR{all,LogME} XGB{metadata+distance} TG:LR,N2V,all TG:XGB,N2V+,all"
 )
@@ -131,7 +132,6 @@ def test_the_order_of_rows_does_not_matter_to_what_is_learnt_in_closed_form(fold
     assert tables[0] == tables[1]
 
 
-@pytest.mark.slow
 def test_what_the_committed_lock_names_can_be_pulled(pulled):
     "Every output of the last commit's `dvc.lock` is in the remote of the repository, with that hash."
     import yaml

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transfergraph.graph import embedding as learners
 from transfergraph.graph.build import build_graph
-from transfergraph.graph.build import embedding as learners
 from transfergraph.graph.embedding import GRAPH_EMBEDDERS, Node2Vec, random_walks, step_weights, to_csr
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from transfergraph.cli import main
 from transfergraph.report.notebooks import describe_pictures
-from transfergraph.report.page_figures import learn_map
-from transfergraph.report.site import build_site
+from transfergraph.report.site import build_site, learn_map
 from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parents[2]

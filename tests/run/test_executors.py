@@ -189,6 +189,7 @@ def test_a_task_said_to_be_done_without_a_result_is_made_again(tmp_path, home):
     assert again["accuracy"].tolist() == first["accuracy"].tolist()
 
 
+@pytest.mark.slow
 def test_rays_client_reaches_a_cluster_from_outside(monkeypatch):
     ray = needs_ray()
     monkeypatch.setenv("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "300")  # 30 are few on a busy machine
@@ -215,6 +216,7 @@ def test_rays_client_reaches_a_cluster_from_outside(monkeypatch):
         nodes.shutdown()
 
 
+@pytest.mark.slow
 def test_no_cluster_is_one_line():
     needs_ray()
     for address in ("ray:127.0.0.1:1", "ray://127.0.0.1:1"):
