@@ -17,13 +17,13 @@ export DVC_NO_ANALYTICS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 # Two files of tests at a time, each with one thread: threads that wait for each other take longer than one alone.
-TESTS := OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
+TESTS := OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
 .DEFAULT_GOAL := help
-.PHONY: help env export readme test lint lab paper repro study published site sbom coverage clean
+.PHONY: help env export readme test test-slow lint lab paper repro study published site sbom coverage clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(INSTALLED) ## create .venv from requirements.txt (PYTHON=python3, 3.10 or newer)
 
@@ -45,17 +45,22 @@ export: env ## clean the notebooks and write the library from them
 readme: env ## write README.md from nbs/index.ipynb
 	@python tests/check_notebooks.py --write-readme
 
-test: env ## check and run the notebooks, lint, run the tests
+test: env ## check and run the notebooks, lint, run the tests that are quick (minutes)
 	@echo "== notebooks are clean, the library is their export, README.md is nbs/index.ipynb"
 	@python tests/check_notebooks.py
 	@echo "== ruff"
 	@ruff check --quiet
 	@ruff format --check --quiet || { ruff format --check; exit 1; }
 	@echo "== the notebooks' own checks"
-	@nbdev_test --n_workers 2 --file_re '^[0-9]'
+	@OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --file_re '^[0-9]' --skip_folder_re '^([_.]|stages$$)'
 	@test -d data/pictures || dvc pull --quiet data
 	@echo "== tests"
-	@$(TESTS)
+	@$(TESTS) -m 'not slow'
+
+test-slow: env ## run the other tests: clusters, kills, fresh clones, browsers, whole pipelines
+	@test -d data/pictures || dvc pull --quiet data
+	@echo "== slow tests"
+	@$(TESTS) -m slow
 
 lint: env ## check style and format of notebooks and tests
 	@ruff check
@@ -98,7 +103,7 @@ sbom: env ## write sbom.json, a CycloneDX list of everything that is installed i
 	@cyclonedx-py environment --output-reproducible --short-PURLs --output-file "$(or $(OUT),sbom.json)" $(BIN)/python
 	@echo "$(or $(OUT),sbom.json) lists what is installed in $(VENV)"
 
-coverage: env ## run the tests and say which lines and branches of the library none of them reaches
+coverage: env ## run all tests and say which lines and branches of the library none of them reaches
 	@test -d data/pictures || dvc pull --quiet data
 	@$(TESTS) --cov --cov-report=term:skip-covered --cov-report=html --cov-fail-under=90
 

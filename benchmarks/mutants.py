@@ -30,20 +30,26 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SCORES = "base logme separation pairwise leep representation registry".split()
-POOLS = {  # name -> modules, tests, tests left out because they alone take most of the time
-    "zoo": (["zoo/tables", "zoo/matrices"], ["zoo"], "round_trip or ensemble or command_line"),
-    "graph": (["graph/build"], ["graph/test_build.py"], "test_no_finetuning_edge or targets_accuracies"),
-    "evaluate": (
-        ["evaluate/leave_one_out", "evaluate/summary", "metrics"],
-        ["evaluate"],
-        "several_processes or ctrl_c",
-    ),
-    "scores": ([f"scores/{name}" for name in SCORES], ["scores"], ""),
+LIBRARY = ROOT / "transfergraph"
+POOLS = {  # name -> modules or parts; files of tests or parts; tests left out: they take most of the time
+    "zoo": (["zoo.tables", "zoo.matrices"], ["zoo"], "round_trip or ensemble or command_line"),
+    "graph": (["graph.build"], ["graph/test_build.py"], "test_no_finetuning_edge or targets_accuracies"),
+    "evaluate": (["evaluate", "metrics"], ["evaluate"], "several_processes or ctrl_c"),
+    "scores": (["scores"], ["scores"], ""),
 }
 COLUMNS = ["pool", "number", "module", "line", "operator", "before", "after", "outcome", "by", "seconds"]
 FAILED = 1  # pytest's exit code where a test fails
 BROKEN = 2  # and where a module of tests cannot be imported
+
+
+def modules_of(name):
+    "A module by its dotted name; of a part, all modules."
+    part = LIBRARY / name
+    return [f"{name}.{p.stem}" for p in sorted(part.glob("[!_]*.py"))] if part.is_dir() else [name]
+
+
+def source_of(module, library=LIBRARY):
+    return library.joinpath(*module.split(".")).with_suffix(".py")
 
 
 class Bare(ast.NodeTransformer):
@@ -89,7 +95,7 @@ def draw(modules, n, seed):
 
     places = {}
     for module in modules:
-        source = (ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8")
+        source = source_of(module).read_text(encoding="utf-8")
         tree = get_ast(source)
         skipped = source.index("__all__") if "__all__" in source else 0
         first = source[:skipped].count("\n") + 1
@@ -110,7 +116,7 @@ def draw(modules, n, seed):
                 continue
             (module, start, _), (name, occurrence) = place, rng.choice(places[place])
             places[place].remove((name, occurrence))
-            source = (ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8")
+            source = source_of(module).read_text(encoding="utf-8")
             mutant = mutate(module, name, occurrence)
             try:
                 same = meaning(mutant) == meaning(source)
@@ -125,7 +131,7 @@ def mutate(module, name, occurrence):
     from cosmic_ray import plugins
     from cosmic_ray.mutating import mutate_code
 
-    source = (ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8")
+    source = source_of(module).read_text(encoding="utf-8")
     return mutate_code(source, plugins.get_operator(name)(), occurrence)
 
 
@@ -195,9 +201,11 @@ def coverage_of(files, slow, folder):
     reached, known = {}, coverage.CoverageData(basename=str(cover))
     known.read()
     for file in known.measured_files():
-        module = Path(file).with_suffix("").as_posix().rpartition("transfergraph/")[2]
         for line, contexts in known.contexts_by_lineno(file).items():
             names = {c.rpartition("|")[0] for c in contexts if c}
+            module = ".".join(
+                Path(file).relative_to(folder.resolve() / "transfergraph").with_suffix("").parts
+            )
             reached[module, line] = None if "" in contexts and not names else names
     return seconds, reached
 
@@ -208,7 +216,7 @@ def decorators(function):
 
 def inside_functions(module):
     "Lines that run at each call of a function: not at import, and not at a first call whose value is kept."
-    tree = ast.parse((ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(source_of(module).read_text(encoding="utf-8"))
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     functions = [n for n in ast.walk(tree) if isinstance(n, kinds)]
     kept = [n for n in functions if {"functools.cache", "cache"} & set(map(ast.unparse, decorators(n)))]
@@ -236,7 +244,7 @@ def judge(mutant, tests, seconds):
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder)
         shutil.copytree(ROOT / "transfergraph", package / "transfergraph")
-        path = package / "transfergraph" / f"{module}.py"
+        path = source_of(module, package / "transfergraph")
         for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
             compiled.unlink()
         if name is not None:
@@ -280,7 +288,8 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for pool in args.pools:
-        modules, files, slow = POOLS[pool]
+        names, files, slow = POOLS[pool]
+        modules = [module for name in names for module in modules_of(name)]
         files = [f"tests/{file}" for file in files]
         drawn = draw(modules, args.n, args.seed)
         with tempfile.TemporaryDirectory() as folder:
@@ -292,7 +301,7 @@ def main():
             if args.only and number not in args.only:
                 continue
             module, line, name, occurrence = mutant
-            old = (ROOT / "transfergraph" / f"{module}.py").read_text(encoding="utf-8").splitlines()
+            old = source_of(module).read_text(encoding="utf-8").splitlines()
             new = mutate(module, name, occurrence).splitlines()
             changed = next((i for i, (a, b) in enumerate(zip(old, new)) if a != b), line - 1)
             began = time.monotonic()

@@ -1,19 +1,44 @@
-"""Where the published records are, for tests that need them; a Ctrl-C that reaches what tests start."""
+"""What files of tests share: the published records, a clone with its outputs, and which tests are slow."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
-LONG = ["test_make", "test_predictors", "test_executors", "test_building"]  # files that take minutes
+LONG = [  # files that take a minute or more: they come first, so that no process waits for another at the end
+    "test_make",
+    "test_executors",
+    "test_zoo_spec",
+    "test_methods",
+    "test_robustness",
+    "test_hub",
+    "test_finetune",
+    "test_evaluate",
+    "test_recommend",
+]
+SLOW_FIXTURES = {"browser", "bucket", "cluster"}  # a test that starts one of these is slow
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers",
+        "slow: takes long (clusters, kills, fresh clones, browsers, whole pipelines): make test-slow",
+    )
 
 
 def pytest_collection_modifyitems(items):
-    "Long files first, so that no process waits for another at the end."
+    "Long files first; tests that start a cluster, a browser or a server of their own are slow."
     place = {name: i for i, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+    for item in items:
+        if SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +49,24 @@ def paper():
         message = f"the published records are not at {folder}; set TRANSFERGRAPH_PAPER to their folder"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pulled(tmp_path_factory, worker_id):
+    "A clone of this repository with every output of its dvc.lock; made once for all workers: change a copy."
+    if not (ROOT / ".git").exists():
+        pytest.skip("the outputs of the pipeline are in the repository; this is a copy without it")
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent
+    clone = shared / "pulled"
+    with FileLock(f"{clone}.lock"):
+        if not clone.is_dir():
+            made = shared / "pulling"
+            shutil.rmtree(made, ignore_errors=True)
+            subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(made)], check=True)
+            subprocess.run([sys.executable, "-m", "dvc", "pull", "--quiet"], cwd=made, check=True)
+            made.rename(clone)
+    return clone
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,39 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+from safetensors.numpy import save_file
+
+CARD = """---
+license: apache-2.0
+datasets: [imagenet-1k]
+base_model: timm/base
+model-index:
+- name: it
+  results:
+  - dataset: {name: Pets, type: owner/pets, split: test}
+    metrics: [{type: accuracy, value: 91.5}]
+---
+# A model
+"""
+TIMM = {
+    "architecture": "test_resnet",
+    "num_classes": 2,
+    "pretrained_cfg": {"tag": "a1_in1k", "input_size": [3, 32, 32]},
+}
+
+
+def repository(folder, config=None, card=None, weights=True):
+    "A repository: configuration, card and weights of a model, or the card of a dataset."
+    folder.mkdir(parents=True)
+    if config is not None:
+        (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    if card is not None:
+        (folder / "README.md").write_text(card)
+    if weights:
+        save_file({"weight": np.zeros((3, 4), np.float32)}, folder / "model.safetensors")
+    return folder
+
 
 @dataclass
 class Fault:

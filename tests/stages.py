@@ -19,7 +19,7 @@ PIPELINES = [ROOT / name for name in ("dvc.yaml", "paper/dvc.yaml", "study/dvc.y
 
 
 def module_file(name: str) -> Path | None:
-    "File of a module or package of the library, such as `transfergraph.scores.logme`; None where there is none."
+    "File of a module or package of the library, such as `transfergraph.scores.logme`, or None."
     path = ROOT / Path(*name.split("."))
     found = [p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()]
     return found[0] if found and found[0].is_relative_to(LIBRARY) else None
@@ -29,7 +29,8 @@ def imported(tree: ast.AST, package: str = "") -> set[str]:
     "Modules of the library that code imports, also inside functions, but not for types alone."
     found = set()
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            found |= imported(ast.Module(node.orelse, []), package)
             continue
         names = []
         if isinstance(node, ast.Import):
@@ -59,11 +60,18 @@ def reached_from(module: str) -> frozenset[Path]:
     return frozenset(seen)
 
 
-def reached(notebook: Path) -> set[Path]:
-    "Files of the library that a stage's notebook reaches."
+def code_of(notebook: Path) -> str:
+    "The code of a notebook, without magic commands."
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    code = re.sub(r"^%.*$", "", code, flags=re.M)
+    return re.sub(r"^%.*$", "", code, flags=re.M)
+
+
+def reached(notebook: Path) -> set[Path]:
+    "Files of the library that a stage's notebook reaches."
+    code = code_of(notebook)
+    if re.search(r"import transfergraph\b(?!\.)", code):  # what it takes from there is found at run time only
+        raise ValueError(f"{notebook}: imports transfergraph itself; expected the modules that it needs")
     return set().union(*(reached_from(name) for name in imported(ast.parse(code))))
 
 
@@ -102,6 +110,8 @@ def written(pipeline: Path) -> str:
             out += [f"{indent}- {path}" for path in wanted.pop(stage, [])]
         else:
             out.append(line)
+    if lost := [name for name, code in wanted.items() if code]:
+        raise ValueError(f"{pipeline}: deps of {lost} name no code; expected a line '- transfergraph/...'")
     return "\n".join(out) + "\n"
 
 

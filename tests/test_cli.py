@@ -14,6 +14,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from waiting import PATIENCE, until
 
 from transfergraph.cli import aligned, main, paper_folder, parser, summary_text, yaml_value
 from transfergraph.evaluate.leave_one_out import COLUMNS, evaluate_predictions
@@ -379,11 +380,10 @@ def test_ctrl_c_by_the_real_program(folder, tmp_path):
         *seeds,
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    parts, deadline = tmp_path / "out" / ".parts", time.monotonic() + 90
-    while len(list(parts.glob("*.csv"))) < 3 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+    parts = tmp_path / "out" / ".parts"
+    until(lambda: len(list(parts.glob("*.csv"))) >= 3, process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and out == "" and "Traceback" not in err
     kept = (
         f"transfergraph: interrupted; finished tasks are kept in {tmp_path / 'out'}, the same command goes on"

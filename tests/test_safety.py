@@ -3,19 +3,20 @@
 import ast
 import json
 import os
+import re
 import subprocess
-import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
 import nbformat
 import pytest
 
-# DROPPED import from pipeline
-
 ROOT = Path(__file__).resolve().parent.parent
 # Between processes of one run, here or on one's own Ray cluster: bytes that this program wrote a moment ago.
-OWN_PROCESSES = {("executors.py", "cloudpickle.loads"), ("workers.py", "cloudpickle.loads")}
+OWN_PROCESSES = {
+    ("transfergraph/run/tasks.py", "cloudpickle.loads"),
+    ("nbs/01_run/01_tasks.ipynb", "cloudpickle.loads"),
+}
 UNSAFE = {
     *(f"{m}.{f}" for m in ("pickle", "cloudpickle", "dill", "marshal", "joblib") for f in ("load", "loads")),
     *("pickle.Unpickler", "shelve.open", "pd.read_pickle", "pandas.read_pickle", "eval", "exec", "os.system"),
@@ -54,7 +55,7 @@ def unsafe_calls(source):
 
 
 def sources():
-    for path in [*ROOT.glob("transfergraph/*.py"), *ROOT.glob("benchmarks/*.py"), ROOT / "setup.py"]:
+    for path in [*ROOT.glob("transfergraph/**/*.py"), *ROOT.glob("benchmarks/*.py"), ROOT / "setup.py"]:
         yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
     for path in ROOT.glob("nbs/**/*.ipynb"):
         for i, cell in enumerate(nbformat.read(path, as_version=4).cells):
@@ -69,12 +70,10 @@ def test_nothing_that_is_read_can_run():
             continue
         seen += 1
         for line, what in unsafe_calls(source):
-            if where.endswith(".py") and (where.partition("/")[2], what) in OWN_PROCESSES:
-                continue
-            if where.startswith(("nbs/04b_workers", "nbs/04c_executors")) and what == "cloudpickle.loads":
+            if (where.partition(",")[0], what) in OWN_PROCESSES:
                 continue
             found.append(f"{where}:{line}: {what}")
-    assert not found and seen > 300
+    assert not found and seen > 600
 
 
 @pytest.mark.parametrize(
@@ -107,26 +106,19 @@ def test_names_of_the_pipeline_stand_in_quotes():
             assert not any("${" in text for text in bare), (file, bare)
 
 
-def test_a_name_that_would_end_its_quotes_runs_nothing(tmp_path):
-    for command in (["init", "--no-scm", "-q"], ["config", "core.analytics", "false"]):
-        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=tmp_path, check=True)
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  zoo:\n    foreach: ${zoos}\n    do:\n"
-        "      cmd: transfergraph run-notebook n.ipynb 'reports/${item}.ipynb'\n"
-    )
-    (tmp_path / "params.yaml").write_text("""zoos: ["a b", "$(touch pwned)"]\n""")
-    assert find_chains(tmp_path / "dvc.yaml")  # the quotes hold
-    (tmp_path / "params.yaml").write_text("""zoos: ["a'; touch pwned; '"]\n""")
-    with pytest.raises(
-        ValueError, match=r"stage zoo@.* is not made of plain words and quoted names: .*touch pwned"
-    ):
-        find_chains(tmp_path / "dvc.yaml")
-    assert not (tmp_path / "pwned").exists()
-    (tmp_path / "params.yaml").write_text(f"""zoos: ["{"long " * 2000}'; touch pwned; '"]\n""")
-    with pytest.raises(ValueError, match="is not made of plain words"):  # at once, however long it is
-        find_chains(tmp_path / "dvc.yaml")
+def test_no_name_of_the_pipeline_ends_its_quotes():
+    "Those of zoos, datasets and targets in the settings; dvc puts them into commands as they are."
+    import yaml
+
+    found = set()
+    for file in ("params.yaml", "paper/params.yaml"):
+        content = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))
+        found |= {*content["zoos"], *content["targets"]}
+        found |= {name for target in content["targets"].values() for name in target.values()}
+    assert len(found) > 20 and not [name for name in found if not re.fullmatch(r"[\w./+ -]+", str(name))]
 
 
+@pytest.mark.slow
 def test_make_sbom_lists_everything_that_is_installed(tmp_path):
     made = []
     if not (ROOT / ".venv" / ".installed").exists():

@@ -1,4 +1,4 @@
-"""Rules of the repository: the order of the chapters, typed interfaces, and what is never committed."""
+"""Rules of the repository: order, sizes, names, typed interfaces, and what is never committed."""
 
 import ast
 import json
@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "transfergraph"
-MODULES = sorted(path for path in LIBRARY.glob("*.py") if not path.name.startswith("_"))
+MODULES = sorted(path for path in LIBRARY.rglob("*.py") if not path.name.startswith("_"))
+PARTS = "run data scores zoo models graph predict build recommend evaluate report".split()
+ALONE = {"metrics": 0, "cli": len(PARTS) + 1}  # single modules: below all parts, above all parts
+MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_MODULES, MOST_LINES = 450, 80, 48, 14_500
 
 # No module makes its user wait for these; `transfergraph --help` not for pandas either.
 SLOW_IMPORTS = {
@@ -26,57 +29,154 @@ SLOW_IMPORTS = {
 }
 
 
-def chapters() -> dict[str, tuple[int, str]]:
-    "Module -> number of the notebook that exports it; 09b comes after 09 and before 10."
+def module(path: Path) -> str:
+    "Dotted name of a module inside the library, such as scores.logme."
+    return ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
+
+
+def number(name: str) -> int:
+    match = re.match(r"(\d\d)_", name)
+    assert match, f"nbs/{name}: expected a number of two digits first"
+    return int(match[1])
+
+
+def chapters() -> dict[str, tuple[int, int]]:
+    "Module -> (number of its part, number of its chapter there), from the names in nbs/."
     found = {}
-    for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")):
-        number, letter = re.match(r"(\d+)([a-z]?)_", path.name).groups()
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            match = re.match(r"\s*#\s*\|\s*default_exp\s+(\S+)", "".join(cell["source"]))
-            if cell["cell_type"] == "code" and match:
-                assert match[1] not in found, f"{path.name}: {match[1]} is exported by another notebook too"
-                found[match[1]] = (int(number), letter)
+    for path in sorted((ROOT / "nbs").rglob("[0-9]*.ipynb")):
+        folder, cells = path.parent.name, json.loads(path.read_text(encoding="utf-8"))["cells"]
+        place = (number(path.name), 0) if folder == "nbs" else (number(folder), number(path.name))
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        names = [m[1] for text in code for m in re.finditer(r"^\s*#\s*\|\s*default_exp\s+(\S+)", text, re.M)]
+        assert len(names) == 1, f"{path}: exports to {names}; expected one module"
+        assert names[0] not in found, f"{path}: {names[0]} is exported by another notebook too"
+        part, stem = folder[3:] if folder != "nbs" else "", path.stem[3:]
+        assert names[0] == ".".join(filter(None, [part, stem])), f"{path}: exports to {names[0]}"
+        found[names[0]] = place
     return found
 
 
 CHAPTERS = chapters()
 
 
-def imported(tree: ast.AST, known: set[str]) -> set[tuple[str, int]]:
-    "(module of the library, line) for every import in `tree`, also those inside functions."
+def imported(tree: ast.AST, package: tuple[str, ...], known: set[str]) -> set[tuple[str, int]]:
+    """(module of the library, line) for every import in `tree`, also those inside functions.
+
+    Imports for types alone count too: who reads a type has to read its module first. `package` is that of
+    the code, () for a module that lies beside the parts.
+    """
     found = set()
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            origin = ".".join(filter(None, ["transfergraph" if node.level else "", node.module]))
+            above = ["transfergraph", *package][: len(package) + 2 - node.level] if node.level else []
+            origin = ".".join([*above, *filter(None, [node.module])])
             names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
-        parts = [name.split(".") for name in names]
-        found |= {(p[1], node.lineno) for p in parts if p[0] == "transfergraph" and p[1:] and p[1] in known}
+        names = [name.removeprefix("transfergraph.") for name in names if name.startswith("transfergraph.")]
+        found |= {(name, node.lineno) for name in names if name in known}
     return found
+
+
+def imports_of(path: Path) -> set[tuple[str, int]]:
+    package = path.relative_to(LIBRARY).parent.parts
+    return imported(ast.parse(path.read_text(encoding="utf-8")), package, set(CHAPTERS))
 
 
 def test_imports_are_found_wherever_they_stand():
     code = """
-import transfergraph.a
+import transfergraph.p.a
 from .b import f
+from ..q.c import g
+from .. import m
 def g():
-    from transfergraph import c
-    from . import d
+    from transfergraph.q import d
+    from . import e
+    if TYPE_CHECKING:
+        from transfergraph.m import h
 """
-    assert imported(ast.parse(code), set("abcde")) == {("a", 2), ("b", 3), ("c", 5), ("d", 6)}
+    found = imported(ast.parse(code), ("p",), {"p.a", "p.b", "q.c", "q.d", "p.e", "m"})
+    assert found == {("p.a", 2), ("p.b", 3), ("q.c", 4), ("m", 5), ("q.d", 7), ("p.e", 8), ("m", 10)}
+    assert imported(ast.parse("from .p.a import f"), (), {"p.a"}) == {("p.a", 1)}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_a_module_imports_only_from_lower_numbers(path):
-    assert path.stem in CHAPTERS, f"{path.name} comes from no numbered notebook"
-    for name, line in imported(ast.parse(path.read_text(encoding="utf-8")), set(CHAPTERS)):
-        assert CHAPTERS[name] < CHAPTERS[path.stem], f"{path.name}:{line} imports {name}, a later chapter"
+def test_the_parts_stand_in_the_order_of_their_numbers():
+    folders = sorted(p.name for p in (ROOT / "nbs").iterdir() if p.is_dir() and re.match(r"\d", p.name))
+    assert [name[3:] for name in folders] == PARTS
+    assert [number(name) for name in folders] == list(range(1, len(PARTS) + 1))
+    assert {name: place[0] for name, place in CHAPTERS.items() if "." not in name} == ALONE
+    packages = {path.parent.name for path in LIBRARY.glob("*/__init__.py")}
+    assert packages == set(PARTS)
+
+
+def test_chapters_of_a_part_are_numbered_without_gaps():
+    for place, part in enumerate(PARTS, 1):
+        numbers = sorted(chapter for name, (p, chapter) in CHAPTERS.items() if p == place)
+        assert numbers == list(range(1, len(numbers) + 1)), part
+
+
+def test_one_notebook_a_module_and_one_module_a_notebook():
+    assert {module(path) for path in MODULES} == set(CHAPTERS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module)
+def test_a_module_imports_only_from_earlier_parts_and_chapters(path):
+    "So there is no circle either."
+    name = module(path)
+    for other, line in imports_of(path):
+        assert CHAPTERS[other] < CHAPTERS[name], f"{name}:{line} imports {other}, a later chapter"
 
 
 def test_no_module_is_a_drawer_for_everything():
     assert not {name for name in CHAPTERS if re.search(r"util|helper|common|misc", name)}
+
+
+def test_each_public_name_stands_for_one_thing():
+    "In one module: what `__all__` of two modules holds means two things, or is one thing twice."
+    homes = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                for name in ast.literal_eval(node.value):
+                    homes.setdefault(name, []).append(module(path))
+    assert len(homes) > 200
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_no_module_is_long():
+    "A module that is longer is two ideas."
+    assert {module(path): n for path in MODULES if (n := lines(path)) > MOST_MODULE_LINES} == {}
+
+
+def test_no_function_is_long():
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    found = {
+        f"{module(path)}.{node.name}": node.end_lineno - node.lineno + 1
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, functions)
+    }
+    assert {name: n for name, n in found.items() if n > MOST_FUNCTION_LINES} == {}
+
+
+def test_the_library_is_small():
+    n = sum(map(lines, MODULES)) + lines(LIBRARY / "__init__.py")
+    assert len(MODULES) <= MOST_MODULES and n <= MOST_LINES, f"{len(MODULES)} modules, {n} lines"
+
+
+def test_tests_mirror_the_parts():
+    "A folder for each part; beside them lies only what is of no part alone."
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders == set(PARTS)
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), "pytest takes files of the same name for one"
+    for path in (ROOT / "tests").glob("test_*.py"):
+        assert path.stem.removeprefix("test_") not in {name.rpartition(".")[2] for name in CHAPTERS} - {"cli"}
 
 
 def untyped(tree: ast.AST) -> list[str]:
@@ -120,7 +220,7 @@ class C:
     assert untyped(ast.parse(code)) == ["f: c", "f: b", "C.m: return", "C.s: a"]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=module)
 def test_public_functions_are_typed(path):
     assert untyped(ast.parse(path.read_text(encoding="utf-8"))) == []
 
@@ -134,7 +234,8 @@ def loaded_by(*names: str) -> set[str]:
 
 def test_slow_imports_wait_until_they_are_needed():
     assert loaded_by("transfergraph.cli") & {*SLOW_IMPORTS, "pandas"} == set()
-    assert loaded_by(*(f"transfergraph.{path.stem}" for path in MODULES)) & SLOW_IMPORTS == set()
+    everything = (f"transfergraph.{module(path)}" for path in MODULES)
+    assert loaded_by(*everything) & SLOW_IMPORTS == set()
 
 
 @pytest.fixture(scope="module")

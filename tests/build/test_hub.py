@@ -6,15 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import transformers
-from hub_server import Fault, commit, serving
+from hub_server import CARD, TIMM, Fault, commit, repository, serving
+from networks import TINY, save_timm, save_tiny
 from PIL import Image
-from safetensors.numpy import save_file
-from test_backbones import TINY, save_timm, save_tiny
+from waiting import PATIENCE, until
 
 from transfergraph.build.hub import Hub, build_hub_zoo, retry
 from transfergraph.build.hub_cards import (
@@ -33,18 +32,6 @@ from transfergraph.models.loading import load_backbone
 from transfergraph.zoo.tables import Zoo
 
 BROKEN = "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
-CARD = """---
-license: apache-2.0
-datasets: [imagenet-1k]
-base_model: timm/base
-model-index:
-- name: it
-  results:
-  - dataset: {name: Pets, type: owner/pets, split: test}
-    metrics: [{type: accuracy, value: 91.5}]
----
-# A model
-"""
 DATA_CARD = """---
 license: [cc-by-4.0]
 task_categories: [image-classification]
@@ -57,23 +44,7 @@ dataset_info:
   splits: [{name: train, num_examples: 120}, {name: test, num_examples: 30}]
 ---
 """
-TIMM = {
-    "architecture": "test_resnet",
-    "num_classes": 2,
-    "pretrained_cfg": {"tag": "a1_in1k", "input_size": [3, 32, 32]},
-}
 BERT = {"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 99, "max_position_embeddings": 64}
-
-
-def repository(folder, config=None, card=None, weights=True):
-    folder.mkdir(parents=True)
-    if config is not None:
-        (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
-    if card is not None:
-        (folder / "README.md").write_text(card)
-    if weights:
-        save_file({"weight": np.zeros((3, 4), np.float32)}, folder / "model.safetensors")
-    return folder
 
 
 @pytest.fixture
@@ -429,14 +400,12 @@ def test_nothing_is_written_where_nothing_can_be_had(tmp_path, server):
 
 def test_not_asked_again_for_what_was_had_before_a_kill(tmp_path, server):
     "Killed while one entry is waited for: the next run asks for that one only."
-    server.faults = [Fault("api/models/owner/bert", delay=30)]
+    server.faults = [Fault("api/models/owner/bert", delay=PATIENCE)]
     path = listed(tmp_path, "owner/resnet", "owner/bert")
     call = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
     call += ["hub", "build", path, tmp_path / "zoo", "--cache", tmp_path / "cache", "--quiet"]
     running = subprocess.Popen(call, env=os.environ)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "cache").glob("models--owner--resnet*.json")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    until(lambda: list((tmp_path / "cache").glob("models--owner--resnet*.json")), running)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     assert not list((tmp_path / "zoo").glob("*"))  # the folder is there, for its lock; nothing is in it
@@ -450,12 +419,12 @@ def test_the_command_line_against_a_server(tmp_path, server):
     path = listed(tmp_path, "owner/resnet", "owner/nothing", datasets=["owner/pets"])
     call = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
     call += ["hub", "build", path, tmp_path / "zoo", "--cache", tmp_path / "cache", "--quiet"]
-    told = subprocess.run(call, env=os.environ, capture_output=True, text=True, timeout=120)
+    told = subprocess.run(call, env=os.environ, capture_output=True, text=True, timeout=PATIENCE)
     assert told.returncode == 0, told.stderr
     assert told.stdout.splitlines()[0].endswith("zoo: 1 models, 2 datasets, 1 reported results")
     assert "failed  model  owner/nothing  no such repository, or a private one" in told.stdout
     told = subprocess.run(
-        [*call, "--offline", "--csv"], env=os.environ, capture_output=True, text=True, timeout=120
+        [*call, "--offline", "--csv"], env=os.environ, capture_output=True, text=True, timeout=PATIENCE
     )
     assert told.stdout.splitlines()[1] == "model,owner/resnet,cached,"
 
@@ -550,7 +519,7 @@ def test_a_probe_sees_data_sets_of_a_hub_at_their_commit_and_remembers_them(tmp_
     def run(*options):
         server.asked.clear()
         told = subprocess.run(
-            [*call, "--quiet", *options], env=env, capture_output=True, text=True, timeout=300
+            [*call, "--quiet", *options], env=env, capture_output=True, text=True, timeout=PATIENCE
         )
         assert told.returncode == 0, told.stderr
         assert "examples/s" not in told.stderr

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from waiting import until
 
 from transfergraph.data.dataset import (
     EMBEDDED,
@@ -423,10 +424,7 @@ def test_a_run_that_is_killed_while_it_decodes_leaves_no_half_of_an_array(load, 
         path.write_bytes(encoded(np.full((2000, 2000, 3), i, np.uint8)))
     cache = tmp_path / "cache"
     process = start(tmp_path / "bugs", cache)
-    deadline = time.monotonic() + 50
-    while not list(cache.glob(".*.part")) and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.005)
+    until(lambda: list(cache.glob(".*.part")), process, every=0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert list(cache.glob(".*.part")) and not cached(cache)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import warnings
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from waiting import PATIENCE, group_is_gone, until
 
 from transfergraph.evaluate.leave_one_out import (
     COLUMNS,
@@ -803,22 +803,12 @@ def test_ctrl_c_keeps_finished_tasks_and_leaves_no_process(tmp_path, n_jobs):
         cwd=ROOT,
     )
     parts = tmp_path / "out" / ".parts"
-    deadline = time.monotonic() + 60
-    while len(list(parts.glob("*.csv"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert len(list(parts.glob("*.csv"))) == 3
+    until(lambda: len(list(parts.glob("*.csv"))) == 3, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert b"KeyboardInterrupt" in stderr and process.returncode != 0
     assert len(list(parts.glob("*.csv"))) == 3 == len(list(parts.iterdir()))
-    for _ in range(50):  # the whole group is gone, workers included
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            break
-        time.sleep(0.1)
-    else:
-        pytest.fail("a worker is left behind")
+    until(lambda: group_is_gone(process.pid))  # workers included
 
 
 def test_a_score_that_is_missing_stays_missing_and_an_infinite_one_is_an_error(zoo):

@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from waiting import group_is_gone, until
 
 from transfergraph.data.dataset import Dataset
 from transfergraph.models.finetune import (
@@ -335,16 +334,14 @@ def test_half_a_line_is_cut_off_and_any_other_bad_line_is_named(tmp_path):
 
 MODELS = [("net", resnet), ("vit", vit)]
 SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
 from test_finetune import *
 finetune_all(MODELS, [images()], Settings(epochs=6), range(5), {records!r}, n_jobs={n_jobs}, progress=False)
 """
 
 
 def in_a_process(records, n_jobs):
-    script = SCRIPT.format(tests=str(Path(__file__).parent), records=str(records), n_jobs=n_jobs)
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    script = SCRIPT.format(records=str(records), n_jobs=n_jobs)
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen([sys.executable, "-c", script], env=env, start_new_session=True)
 
 
@@ -355,24 +352,14 @@ def lines(path):
 def test_a_killed_run_resumes_and_ends_with_the_table_of_an_undisturbed_one(tmp_path):
     records, calm = tmp_path / "killed.jsonl", tmp_path / "calm.jsonl"
     process = in_a_process(records, 2)
-    deadline = time.monotonic() + 60
-    while len(lines(records)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: len(lines(records)) >= 3, process)
     process.send_signal(signal.SIGKILL)  # the parent alone: its workers must end by themselves
     assert process.wait() == -signal.SIGKILL
     before = lines(records)
     assert 3 <= len(before) < 10
     with records.open("ab") as file:
         file.write(b'{"model": "net", "da')  # what a kill in the middle of a write leaves behind
-    group, deadline = process.pid, time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            break
-        time.sleep(0.1)
-    else:
-        raise AssertionError("a worker outlived its parent")
+    until(lambda: group_is_gone(process.pid))  # no worker outlives its parent
     call = functools.partial(finetune_all, MODELS, [images()], Settings(epochs=6), range(5))
     resumed = call(records=records, n_jobs=1, progress=False)
     undisturbed = call(records=calm, n_jobs=1, progress=False)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import PATIENCE
 
 from transfergraph.cli import main
 from transfergraph.graph.build import build_graph, finetuned_on
@@ -133,7 +134,7 @@ def test_threads_do_not_matter(tmp_path, zoo):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
         ).stdout
         for n in ("1", "2")
     ]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_graph import zoos
+from zoos import zoos
 
 from transfergraph.evaluate.leave_one_out import evaluate
 from transfergraph.predict.methods import BASELINES, PairEncoder, method_names, predict_target

@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -13,8 +11,7 @@ import pytest
 
 from transfergraph.cli import main
 from transfergraph.report.notebooks import describe_pictures
-from transfergraph.report.page_figures import learn_map
-from transfergraph.report.site import build_site
+from transfergraph.report.site import build_site, learn_map
 from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,17 +35,12 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(pulled, tmp_path_factory):
     "The reports that the repository holds, as a site."
-    if not (ROOT / ".git").exists():
-        pytest.skip("the reports are in the repository's history; this is a copy without it")
-    folder = tmp_path_factory.mktemp("site")
-    clone = folder / "clone"
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone)], check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "pull", "--quiet"], cwd=clone, check=True)
-    n = build_site(clone / "reports", clone / "zoos", clone / "results", folder / "site", progress=False)
-    assert n == len(list((folder / "site").rglob("*.html"))) > 40
-    return folder / "site"
+    folder = tmp_path_factory.mktemp("site") / "site"
+    n = build_site(pulled / "reports", pulled / "zoos", pulled / "results", folder, progress=False)
+    assert n == len(list(folder.rglob("*.html"))) > 40
+    return folder
 
 
 @pytest.fixture(scope="module")
