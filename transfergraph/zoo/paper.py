@@ -6,7 +6,7 @@
 __all__ = ['COMMIT', 'FOLDERS', 'TARGETS', 'DATASET_ALIASES', 'N_CLASSES', 'LARGEST', 'PAPER_SCORES', 'REPORT', 'DISTANCES',
            'dataset_name', 'read_rows', 'set_apart', 'read_paper_models', 'read_records', 'read_scores',
            'read_distances', 'read_datasets', 'mark_chance', 'read_paper', 'import_paper', 'paper_folder',
-           'import_counts', 'variant_name', 'read_rank_final', 'read_published']
+           'import_counts', 'variant_name', 'read_rank_final', 'read_published', 'read_rank_means']
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #f9c48f42
 import ast
@@ -397,3 +397,17 @@ def read_published(
         long = wide.rename_axis("method").reset_index().melt("method", var_name="target", value_name="value")
         tables.append(long.assign(metric=metric, method=long["method"].map(variant_name)))
     return pd.concat(tables, ignore_index=True)[["target", "method", "metric", "value"]]
+
+# %% ../../nbs/04_zoo/04_paper.ipynb #b4492444
+def read_rank_means(
+    folder: str | os.PathLike,  # the authors' `rank_final`, or the folder that holds it
+    targets: list[str],  # datasets of the zoo
+) -> tuple[pd.DataFrame, Path]:  # columns target, method, model, seed, score; where they were found
+    "One prediction a model; raises `FileNotFoundError` where there are none."
+    for tree in (Path(folder), Path(folder) / "rank_final"):
+        if any(tree.glob("*/*/results_1.0_128_0.csv")):
+            keys = ["target", "method", "model", "seed"]
+            rows = read_rank_final(tree, targets).groupby(keys, as_index=False, sort=False)
+            return rows["score"].mean(), tree
+    expected = "predictions.csv nor <target>/<variant>/results_1.0_128_0.csv"
+    raise FileNotFoundError(f"{folder}: holds neither {expected}")
