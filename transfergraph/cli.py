@@ -4,28 +4,34 @@
 
 # %% auto #0
 __all__ = ['app', 'VERSION', 'Form', 'Quiet', 'FitFolder', 'DATA', 'TextColumn', 'LabelColumn', 'Probe', 'Models', 'MaxParams',
-           'Family', 'RESULTS', 'MAP', 'DEFAULT_METHODS', 'METHOD', 'JOBS', 'HISTORY', 'DISTANCE', 'OUT', 'ELSEWHERE',
-           'PROTOCOL', 'EXPLAIN', 'WITH_SCORES', 'SETTINGS', 'hub', 'MAX_BYTES', 'PARAMETER', 'aligned', 'print_rows',
-           'print_table', 'one_word_each', 'main', 'methods_command', 'import_records_command', 'evaluate_command',
-           'ranking_rows', 'rank_command', 'select_command', 'import_paper_command', 'hub_cache_folder',
-           'hub_build_command', 'run_notebook_command', 'site_command']
+           'Family', 'RESULTS', 'MAP', 'DEFAULT_METHODS', 'METHOD', 'OUT', 'ELSEWHERE', 'PROTOCOL', 'WITH_SCORES',
+           'hub', 'MAX_BYTES', 'PARAMETER', 'main', 'methods_command', 'import_records_command', 'evaluate_command',
+           'rank_command', 'select_command', 'import_paper_command', 'hub_cache_folder', 'hub_build_command',
+           'run_notebook_command', 'site_command']
 
 # %% ../nbs/12_cli.ipynb #8e5c1b33
 import os
-import re
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 import transfergraph
-
-if TYPE_CHECKING:  # named in types only: importing it takes longer than `--help` may
-    import pandas as pd
+from transfergraph.report.terminal import (
+    any_name,
+    hub_text,
+    import_text,
+    one_word_each,
+    print_rows,
+    print_table,
+    ranking_rows,
+    run_program,
+    summary_note,
+    summary_rows,
+)
 
 # %% ../nbs/12_cli.ipynb #390a53a6
 def _argument(metavar, help):
@@ -80,131 +86,16 @@ Models = _option(str, "PATH", "where models lie: a models.json, or a folder of m
 MaxParams = _option(float, "N", "leave out models with more parameters, as in 3e7")
 Family = _option(str, "NAME", "only models of this family")
 
-# %% ../nbs/12_cli.ipynb #a62d8e9c
-def aligned(
-    rows: Iterable[Iterable[str]],  # cells, all rows of the same length
-    right: Iterable[int] = (),  # columns aligned to the right
-) -> str:  # one line per row
-    "Rows of text as aligned columns."
-    rows, right = [list(row) for row in rows], set(right)
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(
-            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    )
-
-# %% ../nbs/12_cli.ipynb #72e95705
-def print_rows(
-    rows: Sequence[Sequence[str]],  # the head first
-    right: Iterable[int] = (),  # columns aligned to the right
-) -> None:
-    "Print rows under a head: ruled and folded on a terminal, as plain lines elsewhere."
-    if not sys.stdout.isatty():
-        print(aligned(rows, right))
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    sides = ["right" if i in set(right) else "left" for i in range(len(rows[0]))]
-    columns = [Column(name, justify=side, overflow="fold") for name, side in zip(rows[0], sides)]
-    table = Table(*columns, box=SIMPLE_HEAD)
-    for row in rows[1:]:
-        table.add_row(*row)
-    Console(markup=False, emoji=False, highlight=False).print(table)  # a name may hold [brackets]
-
-# %% ../nbs/12_cli.ipynb #5fe20463
-def print_table(
-    table: "pd.DataFrame",  # any
-    as_json: bool | None,  # False: as CSV; None: not at all
-) -> bool:  # whether it was printed
-    "Print a table for programs."
-    if as_json:
-        from json import dumps
-
-        records = table.astype(object).where(table.notna(), None).to_dict("records")
-        print(dumps(records, indent=1, ensure_ascii=False))
-    elif as_json is not None:
-        print(table.to_csv(index=False, lineterminator="\n"), end="")
-    return as_json is not None
-
-# %% ../nbs/12_cli.ipynb #323fa3bd
-def _one_line(error):
-    if isinstance(error, typer.TyperException):
-        shown = f"; {error.ctx.command_path} --help shows what is expected" if error.ctx else ""
-        return " ".join(error.format_message().split()).rstrip(".") + shown
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    text = " ".join(str(error).split())
-    if isinstance(error, (ValueError, OSError, RuntimeError)) and text:
-        return text
-    return f"{type(error).__name__}: {text}"
-
-# %% ../nbs/12_cli.ipynb #efa0117e
-def one_word_each(
-    words: Iterable[str],  # arguments as typed
-) -> list[str]:
-    "`--seeds 0 1` as `--seeds 0 --seeds 1`, and `-p NAME VALUE` as `-p NAME=VALUE`."
-    words, found = list(words)[::-1], []
-    while words:
-        found.append(words.pop())
-        if found[-1] == "--seeds":
-            while len(words) > 1 and re.fullmatch(r"-?\d+", words[-2]):
-                found += [words.pop(), "--seeds"]
-        elif found[-1] in ("-p", "--parameter") and len(words) > 1 and "=" not in words[-1]:
-            found.append(f"{words.pop()}={words.pop()}")
-    return found
-
-# %% ../nbs/12_cli.ipynb #d2a7376e
-def _any_name():
-    "Take and print names in any script, whatever the locale."
-    ascii_only = sys.getfilesystemencoding().lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "646")
-    if ascii_only and os.environ.get("PYTHONUTF8") != "1":  # processes that it starts inherit it
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure") and stream.errors in ("strict", "surrogateescape"):
-            stream.reconfigure(errors="backslashreplace")
-
-
+# %% ../nbs/12_cli.ipynb #9dc51a96
 def main(
     argv: list[str] | None = None,  # arguments without the program's name; None takes those of the process
-) -> int:  # exit code
-    "Run the program: results to stdout, one line to stderr where something is wrong."
+) -> int:  # exit code, see `transfergraph.report.terminal`
+    "Run the program."
     if argv is None:
-        _any_name()
+        any_name()
         # torch_geometric still calls it; a user can do nothing about that
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-    words = one_word_each(sys.argv[1:] if argv is None else argv)
-    program = typer.main.get_command(app)
-    try:
-        try:
-            if {"--json", "--csv"} <= set(words):
-                raise ValueError("--csv: not allowed with --json; expected one of the two")
-            if "_TRANSFERGRAPH_COMPLETE" in os.environ:  # a shell asks what can follow; ends the process
-                program.main(words, "transfergraph")
-            with program.make_context("transfergraph", words) as context:
-                program.invoke(context)
-        finally:
-            sys.stdout.flush()  # here, where a broken pipe can still be handled
-        return 0
-    except typer.Exit as e:  # --help and --version
-        return e.exit_code
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # nothing more is to be written at exit
-        return 141
-    except KeyboardInterrupt as e:
-        _say(f"interrupted{e}")
-        return 130
-    except Exception as e:
-        if "--traceback" in words:
-            import traceback
-
-            traceback.print_exc()
-        _say(_one_line(e))
-        return 2 if isinstance(e, (ValueError, OSError, typer.TyperException)) else 1
+    return run_program(app, "transfergraph", one_word_each(sys.argv[1:] if argv is None else argv))
 
 # %% ../nbs/12_cli.ipynb #1757a89f
 @app.command("methods")
@@ -289,9 +180,6 @@ def _score_elsewhere(zoo, path, targets, protocol, out):
 # %% ../nbs/12_cli.ipynb #40ae6449
 DEFAULT_METHODS = ("mean", "TG:XGB,N2V,all")  # what `evaluate` runs unless told
 METHOD = "a method, see `transfergraph methods`; may be repeated"
-JOBS = "processes; the result does not depend on it"
-HISTORY = "share of the fine-tuning records to learn from"
-DISTANCE = "which distance between datasets, such as task2vec"
 OUT = "write predictions.csv, metrics.csv and summary.csv there; a stopped run can then go on"
 ELSEWHERE = "run nothing and score these: a predictions.csv, its folder, or a tree like rank_final"
 PROTOCOL = "clean: every model, no leak; published: as in the paper"
@@ -304,10 +192,10 @@ def evaluate_command(
     target: _option(list[str], "NAME", "a target; may be repeated", "all of the zoo") = None,
     protocol: _option(Literal["clean", "published"], None, PROTOCOL) = "clean",
     seeds: _option(list[int], "N ...", "each repeats the whole run", "0 1 2") = None,
-    jobs: _option(int, "N", JOBS, "1") = None,
-    history_ratio: _option(float, "R", HISTORY, "1") = None,
+    jobs: _option(int, "N", "processes; the result does not depend on it", "1") = None,
+    history_ratio: _option(float, "R", "share of the fine-tuning records to learn from", "1") = None,
     model_ratio: _option(float, "R", "share of the models to learn from", "1") = None,
-    distance: _option(str, "NAME", DISTANCE, "domain_similarity") = None,
+    distance: _option(str, "NAME", "between datasets, such as task2vec", "domain_similarity") = None,
     out: _option(str, "DIR", OUT) = None,
     predictions: _option(str, "FOLDER", ELSEWHERE) = None,
     quiet: Quiet = False,
@@ -329,7 +217,6 @@ def evaluate_command(
         )
     try:
         from transfergraph.evaluate.leave_one_out import evaluate
-        from transfergraph.evaluate.summary import summary_rows
         from transfergraph.zoo.tables import Zoo
 
         loaded, same = Zoo.load(zoo), {"protocol": protocol, "out": out}
@@ -344,31 +231,11 @@ def evaluate_command(
     printed = print_table(summary, as_json)
     if not printed:
         print_rows(summary_rows(summary), right=range(2, 8))
-        gains = "gain: over the method mean, on the same targets; regret: accuracy lost, lower is better"
-        if "mean" not in set(summary["method"]):
-            gains = "no gains: the method mean is not among those evaluated; regret: lower is better"
-        print(f"\n{gains}")
+        print(f"\n{summary_note(summary)}")
     where = "nothing was written; --out DIR keeps predictions.csv, metrics.csv and summary.csv"
     if out is not None:
         where = f"predictions.csv, metrics.csv and summary.csv are in {out}"
     print(where, file=sys.stderr if printed else sys.stdout)
-
-# %% ../nbs/12_cli.ipynb #b39e9ee1
-def ranking_rows(
-    ranking: "pd.DataFrame",  # from `TransferGraph.rank`
-) -> list[list[str]]:  # head and a row per model
-    "A ranking for people."
-    from transfergraph.evaluate.summary import interval_text
-
-    def size(n):
-        return "" if n != n else f"{n / 1e6:.1f} M" if n < 1e9 else f"{n / 1e9:.1f} G"
-
-    rows = [["", "model", "accuracy", "90% interval", "parameters", "why"]]
-    for place, row in enumerate(ranking.to_dict("records"), 1):
-        interval = interval_text(row["low"], row["high"])
-        known = [f"{row['accuracy']:.3f}", interval, size(row["n_params"]), row["why"]]
-        rows.append([str(place), row["model"], *known])
-    return rows
 
 # %% ../nbs/12_cli.ipynb #67bb7f5d
 def _described(zoo, data, probe, quiet, **columns):
@@ -400,7 +267,6 @@ def _scored(graph, new, dataset, models, names, quiet):
     return replace(new, scores=score_candidates(names, dataset, load, progress=not quiet))
 
 # %% ../nbs/12_cli.ipynb #f551b04f
-EXPLAIN = "say what the expectation of one model rests on"
 WITH_SCORES = "also run the K most promising models on your data (LogME, H-score) and rank again"
 
 
@@ -410,7 +276,7 @@ def rank_command(
     data: _option(str, "DATA", DATA) = None,
     dataset: _option(str, "NAME", "a dataset of the zoo without records") = None,
     top: _option(int, "N", "how many to print") = 10,
-    explain: _option(str, "MODEL", EXPLAIN) = None,
+    explain: _option(str, "MODEL", "say what the expectation of one model rests on") = None,
     plot: _option(str, "FILE.png", "draw the ranking") = None,
     with_scores: _option(int, "K", WITH_SCORES) = None,
     text_column: TextColumn = None,
@@ -458,9 +324,6 @@ def rank_command(
         print_rows(ranking_rows(ranking), right=(0, 2, 3, 4))
 
 # %% ../nbs/12_cli.ipynb #532604da
-SETTINGS = "how to fine-tune, as YAML: '{epochs: 5, method: lora}'"
-
-
 def _settings(text):
     from inspect import signature
 
@@ -480,7 +343,7 @@ def select_command(
     data: Annotated[str, Option(metavar="DATA", help=DATA)],
     out: Annotated[str, Option(metavar="DIR", help="log and models; the same command goes on there")],
     budget: _option(int, "N", "fine-tunings") = 5,
-    settings: _option(str, "YAML", SETTINGS) = "{}",
+    settings: _option(str, "YAML", "how to fine-tune, as YAML: '{epochs: 5, method: lora}'") = "{}",
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     probe: Probe = None,
@@ -534,15 +397,8 @@ def import_paper_command(
     folder = paper_folder(source)
     with folder_lock(out):
         table = import_counts(import_paper(folder, out), out)
-    if print_table(table, as_json):
-        return
-    for name, part in table.groupby("zoo"):
-        counts = [f"{row.rows} {row.item}" for row in part.itertuples() if not row.reason]
-        print(f"{Path(out) / name}: {', '.join(counts)}")
-        lines = [["  " + row.item, str(row.rows), row.reason] for row in part.itertuples() if row.reason]
-        if lines:
-            print(aligned(lines, right=[1]))
-        print(f"  every one of them: {Path(out) / name / 'import-report.csv'}")
+    if not print_table(table, as_json):
+        print(import_text(table, out))
 
 # %% ../nbs/12_cli.ipynb #999f98b0
 hub = typer.Typer()
@@ -590,17 +446,8 @@ def hub_build_command(
             found = build_hub_zoo(spec, out, asked, progress=not quiet)
     except UnavailableError as error:
         raise ValueError(str(error)) from error
-    if print_table(found.report, as_json):
-        return
-    zoo, missed = found.zoo, found.report[found.report["reason"] != ""]
-    made = f"{len(zoo.models)} models, {len(zoo.datasets)} datasets"
-    print(f"{out}: {made}, {len(zoo.records)} reported results")
-    counts = found.report.loc[found.report["status"] != "left out", "status"].value_counts(sort=False)
-    print("  entries: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
-    if len(missed):
-        print(aligned([[f"  {r.status}", r.kind, r.entry, r.reason] for r in missed.itertuples()]))
-    out = Path(out)
-    print(f"  every entry: {out / 'hub-report.csv'}; how to load the models: {out / 'models.json'}")
+    if not print_table(found.report, as_json):
+        print(hub_text(found, out))
 
 # %% ../nbs/12_cli.ipynb #addb0081
 PARAMETER = "a parameter, its value as YAML; may be repeated"
