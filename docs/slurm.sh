@@ -25,5 +25,6 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
     ray start --address="$head:$port" $size --block &
 fi
 
-srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap transfergraph repro --executor "ray:$head:$port"
+export TRANSFERGRAPH_EXECUTOR="ray:$head:$port"
+srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap dvc repro
 ray stop

@@ -104,9 +104,7 @@ def methods_command(as_json: Form = None) -> None:
 def import_records_command(
     file: _argument("FILE", "CSV, TSV or Parquet: architecture, source, target, accuracy, or more"),
     zoo: _argument("ZOO", "folder of a zoo; a new one is made"),
-    rename: _option(
-        list[str], "OURS=THEIRS", "their name of our column; may be repeated", names=["--map"]
-    ) = None,
+    rename: _option(list[str], "OURS=THEIRS", "a name of theirs; may be repeated", names=["--map"]) = None,
     modality: _option(Literal["image", "text"], None, "of models that are new to the zoo") = None,
     percent: _flag("--percent", "accuracies are per cent") = False,
     as_json: Form = None,
@@ -416,9 +414,7 @@ def hub_build_command(
 def run_notebook_command(
     notebook: _argument("NOTEBOOK", "the notebook to run"),
     out: _argument("OUT", "where the executed notebook is written"),
-    parameter: _option(
-        list[str], "NAME VALUE", "as YAML; may be repeated", names=["-p", "--parameter"]
-    ) = None,
+    parameter: _option(list[str], "NAME VALUE", "in YAML; repeatable", names=["-p", "--parameter"]) = None,
     params_file: _option(str, "YAML", "file of parameters; -p goes before it") = None,
 ) -> None:
     "Run a notebook with parameters."
