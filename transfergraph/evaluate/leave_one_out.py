@@ -281,7 +281,7 @@ def evaluate(
     if predict is None:
         from transfergraph.predict import methods as predictors
 
-        predict, learner_of = predictors.predict, predictors.learner_of
+        predict, learner_of = predictors.predict_target, predictors.learner_of
         for method in methods:
             predictors.check_method(method)
     options = {

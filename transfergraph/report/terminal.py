@@ -172,7 +172,8 @@ def error_line(
 
     if isinstance(error, TyperException):
         shown = f"; {error.ctx.command_path} --help shows what is expected" if error.ctx else ""
-        return " ".join(error.format_message().split()).rstrip(".") + shown
+        text = error.format_message().replace("Value error, ", "")  # pydantic's, says nothing
+        return " ".join(text.split()).rstrip(".") + shown
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     text = " ".join(str(error).split())
@@ -223,7 +224,7 @@ def run_program(
                 raise ValueError("--csv: not allowed with --json; expected one of the two")
             if f"_{name.upper()}_COMPLETE" in os.environ:  # a shell asks what can follow; ends the process
                 program.main(words, name)
-            with program.make_context(name, words) as context:
+            with program.make_context(name, list(words)) as context:
                 program.invoke(context)
         finally:
             sys.stdout.flush()  # here, where a broken pipe can still be handled
