@@ -85,10 +85,12 @@ $(PAPER)/experiments: | $(INSTALLED)
 
 repro: env ## train the nano zoo and run its pipeline, offline; a second run takes seconds
 	@test -d data/pictures || dvc pull --quiet data
-	@transfergraph repro
+	@dvc repro
+	@git diff --quiet dvc.lock 2>/dev/null; test $$? -ne 1 || echo "dvc.lock now describes the results of this" \
+	  "machine; \`git checkout dvc.lock\` brings back the committed one"
 
 study: env ## repeat the nano zoo's fine-tunings with several seeds: is it hard to choose among its models?
-	@transfergraph repro study/dvc.yaml
+	@dvc repro study/dvc.yaml
 
 published: env ## run the pipeline of the published records (imports them first where they are missing)
 	@test -d zoos/paper-image -a -d zoos/paper-text || $(MAKE) --no-print-directory paper

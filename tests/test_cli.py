@@ -1,9 +1,9 @@
 """The command line as a user meets it: by its own process, and called as a function on a tiny zoo."""
 
 import csv
-import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,21 +16,23 @@ import pandas as pd
 import pytest
 from waiting import PATIENCE, until
 
-from transfergraph.cli import aligned, main, paper_folder, parser, summary_text, yaml_value
-from transfergraph.evaluate.leave_one_out import COLUMNS, evaluate_predictions
+from transfergraph.cli import app, main
+from transfergraph.evaluate.leave_one_out import evaluate_predictions
+from transfergraph.evaluate.summary import COLUMNS
+from transfergraph.report.notebooks import yaml_value
+from transfergraph.report.terminal import aligned, summary_note, summary_rows
+from transfergraph.zoo.paper import paper_folder
 from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = "rank select evaluate methods import-paper import-records hub run-notebook site".split()
 PROGRAM = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
 
 
-def needs(module):
-    missing = importlib.util.find_spec(f"transfergraph.{module}") is None
-    return pytest.mark.skipif(missing, reason=f"there is no transfergraph.{module} yet")
-
-
-def transfergraph(*args, **options):
-    return subprocess.run([*PROGRAM, *map(str, args)], capture_output=True, text=True, cwd=ROOT, **options)
+def transfergraph(*args, **settings):
+    "Run the program with these settings in its environment."
+    call = [*PROGRAM, *map(str, args)]
+    return subprocess.run(call, capture_output=True, text=True, cwd=ROOT, env=os.environ | settings)
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +84,16 @@ def test_help_is_there_at_once():
         run = transfergraph("--help")
         times.append(time.perf_counter() - start)
     assert run.returncode == 0 and run.stderr == ""
-    for command in ("evaluate", "methods", "import-paper", "run-notebook", "repro"):
+    for command in COMMANDS:
         assert command in run.stdout
     assert min(times) < 0.5
 
 
-@pytest.mark.parametrize("command", ["evaluate", "methods", "import-paper", "run-notebook", "repro"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command, capsys):
     assert main([command, "--help"]) == 0
     out, err = capsys.readouterr()
-    assert f"usage: transfergraph {command}" in out and err == ""
+    assert f"Usage: transfergraph {command}" in out and err == ""
 
 
 def test_version(capsys):
@@ -113,24 +115,27 @@ def test_the_installed_program_is_this_one():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "the following arguments are required: command"),
-        (["rank-all"], "invalid choice: 'rank-all'"),
-        (["evaluate"], "the following arguments are required: "),
+        ([], "Missing command; transfergraph --help shows what is expected"),
+        (["rank-all"], "No such command 'rank-all'"),
+        (["evaluate"], "transfergraph evaluate --help shows what is expected"),
         (["evaluate", "nowhere"], "nowhere: no such folder"),
         (
             ["evaluate", "ZOO", "--target", "q"],
             "target 'q' is not a dataset of this zoo; its targets: x, glue/y, z",
         ),
-        (["evaluate", "ZOO", "--seeds", "one"], "argument --seeds: invalid int value: 'one'"),
+        (["evaluate", "ZOO", "--seeds", "one"], "Invalid value for '--seeds': "),
         (["evaluate", "ZOO", "--seeds", "-1"], "seed -1: expected a whole number, 0 or more"),
         (["evaluate", "ZOO", "--jobs", "0"], "jobs 0: expected a whole number, 1 or more"),
         (
             ["evaluate", "ZOO", "--history-ratio", "2"],
             "history_ratio 2.0: expected more than 0 and at most 1",
         ),
-        (["evaluate", "ZOO", "--protocol", "fair"], "argument --protocol: invalid choice: 'fair'"),
-        (["evaluate", "ZOO", "--json", "--csv"], "not allowed with argument --json"),
-        (["evaluate", "ZOO", "--meth", "mean"], "unrecognized arguments: --meth mean"),
+        (
+            ["evaluate", "ZOO", "--protocol", "fair"],
+            "Invalid value for '--protocol': 'fair' is not one of 'clean', 'published'",
+        ),
+        (["evaluate", "ZOO", "--json", "--csv"], "--csv: not allowed with --json"),
+        (["evaluate", "ZOO", "--meth", "mean"], "No such option: --meth"),
         (["evaluate", "ZOO", "--out", "ZOO/models.parquet"], "is a file; --out expects a folder"),
         (["evaluate", "ZOO", "--predictions", "nowhere"], "nowhere: no such file or folder"),
         (
@@ -142,7 +147,16 @@ def test_the_installed_program_is_this_one():
         (["import-paper", "ZOO", "ZOO/out"], "ZOO: expected a folder that holds image_classification/ and"),
         (["import-paper", "ZOO", "ZOO/models.parquet"], "is a file; expected a folder"),
         (["run-notebook", "no.ipynb", "out.ipynb"], "no.ipynb: no such notebook"),
-        (["repro", "no.yaml"], "no.yaml: no such pipeline"),
+        (["rank", "ZOO"], "expected one of --data and --dataset"),
+        (["rank", "ZOO", "--data", "a", "--dataset", "b"], "expected one of --data and --dataset"),
+        (
+            ["rank", "ZOO", "--data", "a", "--plot", "a.pdf"],
+            "--plot a.pdf: expected a file that ends in .png",
+        ),
+        (["select", "ZOO", "--data", "a"], "Missing option '--out'"),
+        (["import-records", "a.csv", "ZOO", "--map", "accuracy"], "--map accuracy: expected OURS=THEIRS"),
+        (["repro"], "No such command 'repro'"),
+        (["run-notebook", "no.ipynb", "out.ipynb", "-p", "a"], "-p a: expected a name and a value"),
         (["run-notebook", "no.ipynb", "out.ipynb", "-p", "a", "[1"], "-p a: not YAML"),
         (["run-notebook", "no.ipynb", "out.ipynb", "--params-file", "no.yaml"], "no.yaml: No such file"),
     ],
@@ -323,7 +337,6 @@ def test_errors_are_one_line(folder, monkeypatch, capsys, error, args, code, lin
         assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-@needs("predictors")
 def test_methods_are_listed(capsys):
     assert main(["methods"]) == 0
     names = capsys.readouterr().out.splitlines()
@@ -335,14 +348,12 @@ def test_methods_are_listed(capsys):
     assert list(csv.reader(capsys.readouterr().out.splitlines())) == [["method"], *([name] for name in names)]
 
 
-@needs("predictors")
 def test_an_unknown_method(folder, capsys):
     assert main(["evaluate", str(folder), "--method", "TG:XGB,N2W,all"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "N2W" in err
 
 
-@needs("predictors")
 def test_an_evaluation_by_the_real_program(folder, tmp_path):
     command = ["evaluate", folder, "--method", "mean", "--method", "LR{metadata}", "--seeds", "0", "1"]
     run = transfergraph(*command, "--out", tmp_path / "one", "--jobs", "1")
@@ -357,7 +368,6 @@ def test_an_evaluation_by_the_real_program(folder, tmp_path):
         ).read_bytes()
 
 
-@needs("predictors")
 def test_graph_methods_run_from_the_command_line(folder, tmp_path, capsys):
     command = ["evaluate", str(folder), "--seeds", "0", "--target", "x", "--json", "--quiet"]
     assert main([*command, "--out", str(tmp_path)]) == 0
@@ -365,7 +375,6 @@ def test_graph_methods_run_from_the_command_line(folder, tmp_path, capsys):
     assert {row["method"] for row in json.loads(out)} == {"mean", "TG:XGB,N2V,all"}
 
 
-@needs("predictors")
 def test_ctrl_c_by_the_real_program(folder, tmp_path):
     seeds = [str(seed) for seed in range(5000)]  # far more than can be done before the signal comes
     command = [
@@ -433,7 +442,6 @@ def test_an_incomplete_source_is_named_and_nothing_is_written(tmp_path, capsys):
 # --- notebooks
 
 
-@needs("reports")
 def test_running_a_notebook(tmp_path, capsys):
     cell = nbformat.v4.new_code_cell("a = 0\nb = 0\nc = 0", metadata={"tags": ["parameters"]})
     notebook = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("print(repr([a, b, c]))")])
@@ -449,9 +457,7 @@ def test_running_a_notebook(tmp_path, capsys):
 
 def test_parameters_reach_the_notebook(tmp_path, monkeypatch, capsys):
     asked = []
-    stand_in = type(sys)("transfergraph.report.notebooks")
-    stand_in.run_notebook = lambda *args: asked.append(args)
-    monkeypatch.setitem(sys.modules, "transfergraph.report.notebooks", stand_in)
+    monkeypatch.setattr("transfergraph.report.notebooks.run_notebook", lambda *args: asked.append(args))
     (tmp_path / "in.ipynb").write_text("{}")
     params = tmp_path / "params.yaml"
     params.write_text("a: 1\nb: {c: null}\n")
@@ -492,9 +498,9 @@ def test_values_are_yaml():
 def test_the_summary_says_when_there_is_no_baseline():
     row = {"method": "a", "metric": "pearson", "mean": 0.5, "low": np.nan, "high": np.nan, "n_targets": 1}
     table = pd.DataFrame([row | dict.fromkeys(["gain", "gain_low", "gain_high", "seed_sd"], np.nan)])
-    text = summary_text(table)
-    assert "nan" not in text and "no gains: the method mean is not among those evaluated" in text
-    assert "gain: over" in summary_text(table.assign(method="mean"))
+    assert "nan" not in aligned(summary_rows(table))
+    assert "no gains: the method mean is not among those evaluated" in summary_note(table)
+    assert "gain: over" in summary_note(table.assign(method="mean"))
 
 
 def test_columns_are_aligned():
@@ -503,5 +509,60 @@ def test_columns_are_aligned():
 
 
 def test_every_option_is_explained():
-    for action in parser()._subparsers._group_actions[0].choices.values():
-        assert all(a.help for a in action._actions)
+    from typer.main import get_command
+
+    commands, seen = [get_command(app)], 0
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        assert command.help and all(option.help for option in command.params)
+        seen += 1
+    assert seen == len(COMMANDS) + 2  # the program itself, and `hub build`
+
+
+def test_a_table_is_plain_where_the_output_is_no_terminal(folder):
+    run = transfergraph(
+        "evaluate", folder, "--method", "LR{metadata}", "--seeds", "0", "--quiet", COLUMNS="20"
+    )
+    lines = run.stdout.splitlines()
+    assert run.returncode == 0 and run.stdout.isascii() and "\x1b" not in run.stdout
+    assert lines[0].split()[:3] == ["metric", "method", "mean"] and lines[0].endswith("seed sd  targets")
+    assert len({line.index("LR{metadata}") for line in lines[1:5]}) == 1
+
+
+def test_a_terminal_gets_a_ruled_table_that_is_as_wide_as_it_is(folder):
+    "With nothing left out: names that do not fit go on in the next line, and brackets are no markup."
+    pty = pytest.importorskip("pty")
+    code = (
+        "from transfergraph.report.terminal import print_rows; "
+        "print_rows([['model', 'accuracy'], ['[bold]' + 'x' * 60, '0.500']], [1])"
+    )
+    ours, theirs = pty.openpty()
+    env = os.environ | {"COLUMNS": "40", "TERM": "xterm", "PYTHONUTF8": "1"}
+    subprocess.run([sys.executable, "-c", code], stdout=theirs, env=env, cwd=ROOT, check=True)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:  # how Linux says that nobody writes any more
+        pass
+    os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    assert text.count("x") == 60 and "[bold]" in text and "\u2500" in text and "\u2026" not in text
+    assert max(map(len, text.splitlines())) <= 40 and "0.500" in text
+
+
+def test_the_shell_completes_commands_and_options():
+    for typed, wanted in (("transfergraph ev", "evaluate"), ("transfergraph evaluate --pro", "--protocol")):
+        words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+        env = os.environ | {"_TRANSFERGRAPH_COMPLETE": "complete_bash"} | words
+        run = subprocess.run(PROGRAM, capture_output=True, text=True, cwd=ROOT, env=env)
+        assert run.stdout.split() == [wanted] and run.stderr == ""
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys; from transfergraph.cli import main; main(['--help']); sys.exit(' '.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    loaded = {name.partition(".")[0] for name in run.stderr.split()}
+    assert not {"pandas", "numpy", "torch", "pydantic", "rich", "yaml"} & loaded and "typer" in loaded

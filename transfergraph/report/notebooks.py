@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEMPLATE', 'KEPT', 'strip_volatile', 'NotebookError', 'run_notebook', 'clean_html', 'describe_pictures',
-           'notebook_html', 'code_styles']
+           'notebook_html', 'code_styles', 'yaml_value', 'read_parameters']
 
 # %% ../../nbs/11_report/03_notebooks.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import ast
@@ -244,3 +244,37 @@ def code_styles() -> str:  # CSS
         if "background" not in line and "linenos" not in line
     )
     return "\n".join(kept) + "\n"
+
+# %% ../../nbs/11_report/03_notebooks.ipynb #459e96f4
+def yaml_value(
+    text: str,  # YAML
+    origin: str,  # what to call it in an error
+) -> object:
+    "Read a value written as YAML; raises `ValueError` where it is none."
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise ValueError(f"{origin}: not YAML ({' '.join(str(e).split())})") from e
+    if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value):
+        return float(value)
+    return value
+
+# %% ../../nbs/11_report/03_notebooks.ipynb #6d60f12c
+def read_parameters(
+    file: str | os.PathLike | None,  # YAML; None: no file
+    pairs: list[str],  # as `name=value`, the value as YAML
+) -> dict[str, object]:  # name -> value
+    "Parameters of a notebook; raises `ValueError` where they are none."
+    parameters = {}
+    if file is not None:
+        parameters = yaml_value(Path(file).read_text(encoding="utf-8"), str(file)) or {}
+        if not isinstance(parameters, dict):
+            raise ValueError(f"{file}: expected names with values, as in `n_jobs: 2`")
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"-p {pair}: expected a name and a value, as in -p n_jobs 2")
+        parameters[name] = yaml_value(value, f"-p {name}")
+    return parameters

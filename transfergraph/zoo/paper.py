@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMMIT', 'FOLDERS', 'TARGETS', 'DATASET_ALIASES', 'N_CLASSES', 'LARGEST', 'PAPER_SCORES', 'REPORT', 'DISTANCES',
            'dataset_name', 'read_rows', 'set_apart', 'read_paper_models', 'read_records', 'read_scores',
-           'read_distances', 'read_datasets', 'mark_chance', 'read_paper', 'import_paper', 'variant_name',
-           'read_rank_final', 'read_published']
+           'read_distances', 'read_datasets', 'mark_chance', 'read_paper', 'import_paper', 'paper_folder',
+           'import_counts', 'variant_name', 'read_rank_final', 'read_published', 'read_rank_means']
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #f9c48f42
 import ast
@@ -320,6 +320,38 @@ def import_paper(
         write_whole(folder / "import-report.csv", report.to_csv(index=False))
     return pd.concat([report.assign(zoo=name) for name, (_, report) in read.items()], ignore_index=True)
 
+# %% ../../nbs/04_zoo/04_paper.ipynb #acae54e37e7d407bbb7b55eff062a284
+def paper_folder(
+    source: str | os.PathLike,  # `resources/experiments` of the authors' repository, or the repository
+) -> Path:  # the folder that holds image_classification/ and sequence_classification/
+    "Find the published records; raises `FileNotFoundError` saying what was looked for."
+    for folder in (Path(source), Path(source) / "resources" / "experiments"):
+        if all((folder / part).is_dir() for part in FOLDERS.values()):
+            return folder
+    both = " and ".join(f"{part}/" for part in FOLDERS.values())
+    raise FileNotFoundError(
+        f"{source}: expected a folder that holds {both}, or resources/experiments with them"
+    )
+
+# %% ../../nbs/04_zoo/04_paper.ipynb #72eea5119410473aa328ad9291626812
+def import_counts(
+    report: pd.DataFrame,  # from `import_paper`
+    out: str | os.PathLike,  # where it made the zoos
+) -> pd.DataFrame:  # columns zoo, item, reason (empty: rows of a table), rows
+    "How many rows each zoo has, and how many were dropped, corrected or marked for which reason."
+    general = report["reason"].str.replace(r"'[^']*'|\"[^\"]*\"", "...", regex=True)
+    several = report["reason"].groupby([report["zoo"], report["action"], general]).transform("nunique") > 1
+    report = report.assign(reason=report["reason"].mask(several, general))
+    rows = []
+    for name in (f"paper-{modality}" for modality in FOLDERS):
+        zoo = Zoo.load(Path(out) / name)
+        rows += [
+            (name, kind, "", len(getattr(zoo, kind))) for kind in "models datasets records scores".split()
+        ]
+        reasons = report[report["zoo"] == name].groupby(["action", "reason"], sort=False).size()
+        rows += [(name, action, reason, n) for (action, reason), n in reasons.items()]
+    return pd.DataFrame(rows, columns=["zoo", "item", "reason", "rows"])
+
 # %% ../../nbs/04_zoo/04_paper.ipynb #68ac4d4e
 _PREDICTORS = {"lr": "LR", "rf": "RF", "xgb": "XGB"}
 _LEARNERS = {"node2vec": "N2V", "node2vec+": "N2V+", "homo_SAGEConv": "SAGE", "homoGATConv": "GAT"}
@@ -365,3 +397,17 @@ def read_published(
         long = wide.rename_axis("method").reset_index().melt("method", var_name="target", value_name="value")
         tables.append(long.assign(metric=metric, method=long["method"].map(variant_name)))
     return pd.concat(tables, ignore_index=True)[["target", "method", "metric", "value"]]
+
+# %% ../../nbs/04_zoo/04_paper.ipynb #b4492444
+def read_rank_means(
+    folder: str | os.PathLike,  # the authors' `rank_final`, or the folder that holds it
+    targets: list[str],  # datasets of the zoo
+) -> tuple[pd.DataFrame, Path]:  # columns target, method, model, seed, score; where they were found
+    "One prediction a model; raises `FileNotFoundError` where there are none."
+    for tree in (Path(folder), Path(folder) / "rank_final"):
+        if any(tree.glob("*/*/results_1.0_128_0.csv")):
+            keys = ["target", "method", "model", "seed"]
+            rows = read_rank_final(tree, targets).groupby(keys, as_index=False, sort=False)
+            return rows["score"].mean(), tree
+    expected = "predictions.csv nor <target>/<variant>/results_1.0_128_0.csv"
+    raise FileNotFoundError(f"{folder}: holds neither {expected}")
