@@ -11,9 +11,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from transfergraph.models.backbone import Backbone, ImageInputs
-from transfergraph.models.checkpoints import find_installed, read_card
-from transfergraph.models.loading import INSTALLED, extract, from_timm, load_backbone
+from transfergraph.models.backbone import Backbone, ImageInputs, extract
+from transfergraph.models.checkpoints import INSTALLED, find_installed, read_card
+from transfergraph.models.loading import from_timm, load_backbone
 
 WORDS = "the cat sat on a mat while dogs ran far and wide under one blue sky of winter".split()
 TEXTS = ["the cat sat", "a dog", "", "dogs ran far and wide under one blue sky " * 20, "winter"]
