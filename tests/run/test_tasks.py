@@ -120,7 +120,6 @@ def start_nodes(monkeypatch):
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_gcs_server_request_timeout_seconds", "300")
     monkeypatch.setenv("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "300")
     monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # with it, a client's server may die
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
