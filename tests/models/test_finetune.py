@@ -386,7 +386,7 @@ def test_settings_and_data_that_make_no_sense_are_refused(cases):
         finetune(image, words)
     with pytest.raises(ValueError, match="expected 'none' for words, which holds texts"):
         finetune(text, words, Settings(augment="shift"))
-    with pytest.raises(ValueError, match="jobs is 0; expected 1 or more"):
+    with pytest.raises(ValueError, match="n_jobs is 0; expected 1 or more"):
         finetune_all([("a", resnet)], [squares], n_jobs=0, progress=False, records="never.jsonl")
 
 
