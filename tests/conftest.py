@@ -13,7 +13,7 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parent.parent
 LONG = [  # files that take a minute or more: they come first, so that no process waits for another at the end
     "test_make",
-    "test_executors",
+    "test_tasks",
     "test_zoo_spec",
     "test_methods",
     "test_robustness",

@@ -25,6 +25,13 @@ def module_file(name: str) -> Path | None:
     return found[0] if found and found[0].is_relative_to(LIBRARY) else None
 
 
+def modules_of(part: str) -> set[str]:
+    "Modules of a part that is imported as a whole: which of them is used can't be read from the import."
+    if part == "transfergraph" or (path := module_file(part)) is None or path.name != "__init__.py":
+        return set()
+    return {f"{part}.{module.stem}" for module in path.parent.glob("[!_]*.py")}
+
+
 def imported(tree: ast.AST, package: str = "") -> set[str]:
     "Modules of the library that code imports, also inside functions, but not for types alone."
     found = set()
@@ -40,6 +47,8 @@ def imported(tree: ast.AST, package: str = "") -> set[str]:
             origin = ".".join([*parents, *filter(None, [node.module])])
             names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
         found |= {name for name in names if module_file(name)}
+        asked = names[1:] if isinstance(node, ast.ImportFrom) else names
+        found |= {module for name in asked for module in modules_of(name)}
         found |= imported(node, package)
     return found
 
@@ -70,7 +79,7 @@ def code_of(notebook: Path) -> str:
 def reached(notebook: Path) -> set[Path]:
     "Files of the library that a stage's notebook reaches."
     code = code_of(notebook)
-    if re.search(r"import transfergraph\b(?!\.)", code):  # what it takes from there is found at run time only
+    if re.search(r"import transfergraph\b(?!\.)|from transfergraph import", code):  # found at run time only
         raise ValueError(f"{notebook}: imports transfergraph itself; expected the modules that it needs")
     return set().union(*(reached_from(name) for name in imported(ast.parse(code))))
 

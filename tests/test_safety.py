@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Between processes of one run, here or on one's own Ray cluster: bytes that this program wrote a moment ago.
 OWN_PROCESSES = {
     ("transfergraph/run/tasks.py", "cloudpickle.loads"),
-    ("nbs/01_run/01_tasks.ipynb", "cloudpickle.loads"),
+    ("nbs/01_run/02_tasks.ipynb", "cloudpickle.loads"),
 }
 UNSAFE = {
     *(f"{m}.{f}" for m in ("pickle", "cloudpickle", "dill", "marshal", "joblib") for f in ("load", "loads")),
