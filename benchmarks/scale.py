@@ -3,10 +3,11 @@
     .venv/bin/python benchmarks/scale.py [--models 1000 10000 100000] [--json FILE]
 
 And whether `TG:factors` still orders models better than the plain mean of their records. Zoos are drawn by
-`transfergraph.zoo.synthetic.make_zoo`: 2,000 datasets, 20 records a model, 20 further datasets of which the truth
-is known. Every size is drawn in one process and measured in another, so that peak memory is its own. Quality
-is weighted Kendall against the truth, the mean over those 20 datasets; the gain over the better of two means
-(accuracies scaled by minimum and maximum, or as z-scores) has a 95% bootstrap interval over datasets.
+`transfergraph.zoo.synthetic.make_zoo`: 2,000 datasets, 20 records a model, 20 further datasets of which the
+truth is known. Every size is drawn in one process and measured in another, so that peak memory is its own.
+Quality is weighted Kendall against the truth, the mean over those 20 datasets; the gain over the better
+of two means (accuracies scaled by minimum and maximum, or as z-scores) has a 95% bootstrap interval over
+datasets.
 """
 
 import argparse

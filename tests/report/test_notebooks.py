@@ -306,8 +306,8 @@ def test_the_interpreter_is_the_one_in_use_and_stderr_is_seen(tmp_path):
     (spec / "kernel.json").write_text(json.dumps(wrong))
     source = "import sys\nprint('seen ' + 'live', file=sys.stderr)\nsys.prefix"
     notebook, out = write(tmp_path / "asks.ipynb", source), tmp_path / "out.ipynb"
-    code = "from transfergraph.report.notebooks import run_notebook;"
-    code += f"run_notebook({str(notebook)!r}, {str(out)!r})"
+    call = f"run_notebook({str(notebook)!r}, {str(out)!r})"
+    code = f"from transfergraph.report.notebooks import run_notebook; {call}"
     env = {k: v for k, v in os.environ.items() if k not in ("PATH", "VIRTUAL_ENV")}
     env |= {
         "PATH": "/usr/bin:/bin",
