@@ -227,7 +227,7 @@ def test_commands_in_other_documents_are_understood():
                 if words[0] == HOME:
                     understood(words[1:])
                     found += 1
-    assert found >= 2
+    assert found >= 1
     for text in re.findall(r"`transfergraph ([^`]+)`", README):
         understood(shlex.split(text))
 
