@@ -228,7 +228,10 @@ def test_commands_in_other_documents_are_understood():
                     understood(words[1:])
                     found += 1
     assert found >= 1
-    for text in re.findall(r"`transfergraph ([^`]+)`", README):
+    prose = re.sub(
+        r"^\| \[.*", "", README, flags=re.M
+    )  # the table of chapters names commands without arguments
+    for text in re.findall(r"`transfergraph ([^`]+)`", prose):
         understood(shlex.split(text))
 
 
