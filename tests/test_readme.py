@@ -230,7 +230,7 @@ def test_commands_in_other_documents_are_understood():
     assert found >= 1
     prose = re.sub(
         r"^\| \[.*", "", README, flags=re.M
-    )  # the table of chapters names commands without arguments
+    )  # not the table of chapters
     for text in re.findall(r"`transfergraph ([^`]+)`", prose):
         understood(shlex.split(text))
 
