@@ -148,7 +148,7 @@ def test_the_installed_program_is_this_one():
         (["import-paper", "ZOO", "ZOO/models.parquet"], "is a file; expected a folder"),
         (["run-notebook", "no.ipynb", "out.ipynb"], "no.ipynb: no such notebook"),
         (["rank", "ZOO"], "expected one of --data and --dataset"),
-        (["rank", "ZOO", "--data", "a", "--dataset", "b"], "expected one of --data and --dataset"),
+        (["rank", "ZOO", "--data", "a", "--dataset", "b"], "--dataset: not allowed with --data"),
         (
             ["rank", "ZOO", "--data", "a", "--plot", "a.pdf"],
             "--plot a.pdf: expected a file that ends in .png",

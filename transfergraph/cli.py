@@ -269,7 +269,8 @@ def rank_command(
 ) -> None:
     "Rank the models of a zoo for your data, without running any of them."
     if (data is None) == (dataset is None):
-        raise ValueError("expected one of --data and --dataset")
+        wrong = "" if data is None else "--dataset: not allowed with --data; "
+        raise ValueError(f"{wrong}expected one of --data and --dataset")
     if plot is not None and Path(plot).suffix.lower() != ".png":
         raise ValueError(f"--plot {plot}: expected a file that ends in .png")
     for option, value in (("--top", top), ("--with-scores", with_scores)):
