@@ -40,14 +40,13 @@ from ..zoo.tables import Zoo
 
 BASE_LEARNERS = ("forest", "inductive", "near", "broad")
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #8edb47106e1a46a883d545849b8ab81b
+# %% ../../nbs/07_predict/04_ensemble.ipynb #d676b8e4
 @dataclass
 class LearnerSet:
     "All learners, fitted; see `fit_learners`."
 
     known: list[int]  # columns whose records they were fitted on
-    forest: Forest
-    cold_start: Forest  # for models without records
+    forests: dict[str, Forest]  # "forest", and "cold_start" for models without records
     network: Inductive
     processes: dict[str, Process]  # a name of `KERNELS` -> its process
 
@@ -57,18 +56,13 @@ class LearnerSet:
         dataset: int,  # column to predict
     ) -> dict[tuple[str, str], np.ndarray]:  # (learner, label) -> (n,)
         "What each learner expects of every model."
-        forests = {"forest": self.forest, "cold_start": self.cold_start}
-        found = {
-            (name, k): v
-            for name, forest in forests.items()
-            for k, v in forest.predict(table, self.known, dataset).items()
-        }
+        found = {name: f.predict(table, self.known, dataset) for name, f in self.forests.items()}
         learnt = self.network.predict(table, self.known, [dataset])
-        found |= {("inductive", k): v[:, 0] for k, v in learnt.items()}
+        found["inductive"] = {label: values[:, 0] for label, values in learnt.items()}
         for name, process in self.processes.items():
             process = replace(process, covariance=covariances(table, KERNELS[name]))
-            found |= {(name, k): v for k, v in process.predict(dataset).items()}
-        return found
+            found[name] = process.predict(dataset)
+        return {(name, label): values for name, by in found.items() for label, values in by.items()}
 
     def process(
         self,
@@ -80,7 +74,7 @@ class LearnerSet:
             process = fit_process(table, self.known, KERNELS["near"], process.labels)
         return replace(process, covariance=covariances(table, KERNELS["near"]))
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #10185d26023b46108eb7d9f57d49d2b3
+# %% ../../nbs/07_predict/04_ensemble.ipynb #f8894c59
 def _train(table, known, asked, random_state):
     "Learners that need training, and their predictions for the datasets that are asked for."
     forest = fit_forest(table, known, random_state)
@@ -119,7 +113,7 @@ def fit_learners(
         for name, process in processes.items():
             predictions[dataset] |= {(name, label): v for label, v in process.left_out(dataset).items()}
         inner[dataset] = predictions[dataset]
-    return LearnerSet(known, forest, cold_start, network, processes), inner
+    return LearnerSet(known, {"forest": forest, "cold_start": cold_start}, network, processes), inner
 
 # %% ../../nbs/07_predict/04_ensemble.ipynb #7cdc8c89c7104fffa095e18ddfef8986
 @dataclass(frozen=True)
@@ -139,7 +133,7 @@ _SUBSETS = [
 VALUE_COMBINATIONS = tuple(Combination(some, label) for some in _SUBSETS for label in ("z", "share"))
 RANK_COMBINATIONS = tuple(Combination(some, label) for some in _SUBSETS for label in LABELS)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #8763a12b2bbd4a93a75aff182afb95dc
+# %% ../../nbs/07_predict/04_ensemble.ipynb #b9f48a7d
 def standard(
     values: np.ndarray,  # (n,)
 ) -> np.ndarray:  # (n,), mean 0 and standard deviation 1, or all 0
@@ -152,15 +146,12 @@ def combine_values(
     combination: Combination,
     predictions: dict[tuple[str, str], np.ndarray],  # (learner, label) -> (n,), no NaN
 ) -> np.ndarray:  # (n,), as z-scores
-    "Values by a combination; those of other labels get the level and the spread of the same learners' z-scores."
+    "Combined values; other labels than z get the level and the spread of the same learners' z-scores."
     z = np.mean([predictions[learner, "z"] for learner in combination.learners], 0)
     if combination.label == "z":
         return z
-    return (
-        standard(np.mean([predictions[learner, combination.label] for learner in combination.learners], 0))
-        * z.std()
-        + z.mean()
-    )
+    own = np.mean([predictions[learner, combination.label] for learner in combination.learners], 0)
+    return standard(own) * z.std() + z.mean()
 
 
 def combine_ranks(
@@ -188,9 +179,7 @@ def guess_levels(
     table: RecordTable,
     known: list[int],  # columns whose records may be read
     dataset: int,  # column of the dataset whose level is guessed
-) -> dict[
-    str, tuple[float, float]
-]:  # see `LEVEL_GUESSES` -> mean and standard deviation of accuracy over models
+) -> dict[str, tuple[float, float]]:  # see `LEVEL_GUESSES` -> mean and spread over models
     "Guesses of what accuracies on a dataset will be like."
     accuracy = table.accuracy[:, known]
     mean = mean_known(accuracy, 0)
@@ -207,10 +196,8 @@ def guess_levels(
     scores = others
     if usable.sum() >= 3 and np.isfinite(typical[dataset]) and apart[dataset] > 0:
         height = min(float(np.median(rise[usable])) * typical[dataset], 0.98)
-        scores = (
-            lowest + (1 - lowest) * height,
-            (1 - lowest) * float(np.median(width[usable])) * apart[dataset],
-        )
+        unit = float(np.median(width[usable]))
+        scores = lowest + (1 - lowest) * height, (1 - lowest) * unit * apart[dataset]
     depth = [(level - lowest) / width if width > 0 else np.inf for level, width in (others, scores)]
     return {"others": others, "scores": scores, "cautious": (others, scores)[int(np.argmax(depth))]}
 
@@ -231,13 +218,12 @@ class Choice:
         majority_accuracy: float,
     ) -> np.ndarray:  # (n,)
         "Accuracies by the chosen combinations."
-        values = [
-            to_accuracy(combine_values(c, predictions), level, majority_accuracy) for c in self.by_value
-        ]
+        z = [combine_values(c, predictions) for c in self.by_value]
+        values = np.mean([to_accuracy(each, level, majority_accuracy) for each in z], 0)
         if not self.by_order:
-            return np.mean(values, 0)
+            return values
         order = np.mean([standard(combine_ranks(c, predictions)) for c in self.by_order], 0)
-        return reorder_by(np.mean(values, 0), order)
+        return reorder_by(values, order)
 
     def error(
         self,
@@ -245,19 +231,17 @@ class Choice:
         dataset: int,  # column to predict
         coverage: float = 0.9,
     ) -> float:  # half the width of an interval; NaN where there was nothing to measure it on
-        """The conformal quantile over left-out datasets of the error that `coverage` of their models stay below.
+        """The conformal quantile over datasets of the error that `coverage` of their models stay below.
 
         A level is guessed better where there are scores, so only datasets count that are like this one in
         having scores or none, if there are three."""
-        scored = [
-            any(np.isfinite(v[:, d]).any() for v in table.scores.values()) for d in range(len(table.datasets))
-        ]
+        scored = np.any([np.isfinite(values).any(0) for values in table.scores.values()], 0)
         alike = [e for d, e in self.errors.items() if scored[d] == scored[dataset]]
         alike = alike if len(alike) >= 3 else list(self.errors.values())
         each = [float(np.quantile(errors, coverage, method="higher")) for errors in alike]
         return conformal_quantile(each, coverage)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #3ed186c9a28b402fb0bc4494df01f08d
+# %% ../../nbs/07_predict/04_ensemble.ipynb #75e396f0
 def _worth(table, known, inner, values, orders, levels):
     "What combinations are worth and how far levels are off, each a list over left-out datasets."
     worth, off = {}, {level: [] for level in levels}
@@ -308,21 +292,20 @@ def choose_combinations(
         choice.errors[dataset] = np.sort(np.abs(table.accuracy[rows, dataset] - expected))
     return choice
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #379cbbc1e968416e875cc15c1202d7eb
+# %% ../../nbs/07_predict/04_ensemble.ipynb #d77e218f
 def ensemble_state(
     learners: LearnerSet,
     choice: Choice,
 ) -> tuple[dict[str, np.ndarray], dict]:  # arrays, and what JSON can hold
     "All that was learnt; `restore_ensemble` is its inverse."
     parts = ("means", "roots", "left", "right", "column", "threshold", "value")
-    forests = {"forest": learners.forest, "cold_start": learners.cold_start}
-    arrays = {f"{name}.{part}": getattr(f, part) for name, f in forests.items() for part in parts}
+    arrays = {f"{name}.{part}": getattr(f, part) for name, f in learners.forests.items() for part in parts}
     arrays |= {f"network.{k}": v for k, v in learners.network.arrays().items()}
     parts = ("rows", "columns", "values", "weights", "centre", "spread")
     arrays |= {f"{k}.{part}": getattr(p, part) for k, p in learners.processes.items() for part in parts}
     arrays |= {f"errors.{d}": e for d, e in choice.errors.items()}
     facts = {"known": learners.known, "level": choice.level}
-    facts |= {"forest_columns": {name: f.columns for name, f in forests.items()}}
+    facts |= {"forest_columns": {name: f.columns for name, f in learners.forests.items()}}
     facts |= {"values": [VALUE_COMBINATIONS.index(c) for c in choice.by_value]}
     facts |= {"orders": [RANK_COMBINATIONS.index(c) for c in choice.by_order]}
     return arrays, facts
@@ -337,16 +320,12 @@ def restore_ensemble(
     parts = {}
     for name, array in arrays.items():
         parts.setdefault(name.partition(".")[0], {})[name.partition(".")[2]] = array
-    forests = {
-        name: Forest.from_arrays(facts["forest_columns"][name], parts[name])
-        for name in ("forest", "cold_start")
-    }
+    forests = {name: Forest.from_arrays(c, parts[name]) for name, c in facts["forest_columns"].items()}
     processes = {
-        name: Process(LABELS, covariances(table, KERNELS[name]), **parts[name], inverse=None)
-        for name in KERNELS
+        name: Process(LABELS, covariances(table, kernel), **parts[name], inverse=None)
+        for name, kernel in KERNELS.items()
     }
-    network = Inductive.from_arrays(parts["network"], LABELS)
-    learners = LearnerSet(facts["known"], **forests, network=network, processes=processes)
+    learners = LearnerSet(facts["known"], forests, Inductive.from_arrays(parts["network"], LABELS), processes)
     by_value, by_order = (
         [combinations[i] for i in facts[name]]
         for name, combinations in (("values", VALUE_COMBINATIONS), ("orders", RANK_COMBINATIONS))
@@ -354,7 +333,7 @@ def restore_ensemble(
     errors = {int(d): e for d, e in parts.get("errors", {}).items()}
     return learners, Choice(by_value, by_order, facts["level"], errors)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #277c27b1587741f2af2001be3712ef0d
+# %% ../../nbs/07_predict/04_ensemble.ipynb #1b445564
 @dataclass
 class Ensemble:
     "Ranks models by four learners, combined as it was best on datasets that were left out."
@@ -406,10 +385,8 @@ class Ensemble:
         "Expected accuracy of every model, and the interval that holds `coverage` of them."
         predictions = self.learners.predict(table, dataset) if predictions is None else predictions
         level = guess_levels(table, self.learners.known, dataset)[self.choice.level]
-        lowest, new = (
-            table.majority_accuracy[dataset],
-            np.isnan(table.accuracy[:, self.learners.known]).all(1),
-        )
+        lowest = table.majority_accuracy[dataset]
+        new = np.isnan(table.accuracy[:, self.learners.known]).all(1)
         others = np.mean([predictions[name, "z"] for name in BASE_LEARNERS if name != "forest"], 0)
         accuracy = to_accuracy((predictions["cold_start", "z"] + others) / 2, level, lowest)
         predictions = {key: v[~new] for key, v in predictions.items()}

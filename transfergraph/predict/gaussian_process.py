@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODEL_KERNELS', 'DATASET_KERNELS', 'KERNELS', 'CONSTANT_FEATURE', 'Kernel', 'dataset_covariance', 'covariances',
-           'Process', 'fit_process', 'leave_out_effects', 'NystromFeatures', 'fit_nystrom', 'EvidenceRidge', 'smooth']
+           'Process', 'fit_process', 'leave_out_effects', 'NystromFeatures', 'fit_nystrom', 'TargetFeatures',
+           'target_features', 'EvidenceRidge', 'smooth']
 
 # %% ../../nbs/07_predict/02_gaussian_process.ipynb #796c84ca
 from collections.abc import Callable
@@ -15,7 +16,15 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import cho_solve, eigh, lapack
 
-from .records import RecordTable, mean_known, nearness, spread_known, standard_columns
+from transfergraph.predict.records import (
+    RecordTable,
+    dataset_sizes,
+    mean_known,
+    nearness,
+    spread_known,
+    standard_columns,
+)
+from ..zoo.matrices import DatasetDescription, distance_matrix, distances_of
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -52,7 +61,7 @@ def _alike_in_order(table):
     cosine[tried] = (vectors * values.clip(0)) @ vectors.T
     return cosine
 
-# %% ../../nbs/07_predict/02_gaussian_process.ipynb #b3921034
+# %% ../../nbs/07_predict/02_gaussian_process.ipynb #acae54e37e7d407bbb7b55eff062a284
 MODEL_KERNELS: dict[str, Callable[[RecordTable], np.ndarray]] = {  # name -> (n, n)
     "identity": lambda t: np.eye(len(t.models)),
     "family": lambda t: (
@@ -151,7 +160,7 @@ class Process:
         cross = models[:, self.rows] * datasets[dataset, self.columns]
         return models * datasets[dataset, dataset] - cross @ self.inverse @ cross.T
 
-# %% ../../nbs/07_predict/02_gaussian_process.ipynb #0b40e1bf
+# %% ../../nbs/07_predict/02_gaussian_process.ipynb #9a63283cbaf04dbcab1f6479b197f3a8
 def fit_process(
     table: RecordTable,
     known: list[int],  # columns whose records may be read
@@ -177,7 +186,7 @@ def fit_process(
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
     return Process(tuple(labels), (models, datasets), rows, columns, values, weights, centre, spread, inverse)
 
-# %% ../../nbs/07_predict/02_gaussian_process.ipynb #1a82321a
+# %% ../../nbs/07_predict/02_gaussian_process.ipynb #72eea5119410473aa328ad9291626812
 def leave_out_effects(
     process: Process,  # with its inverse
     table: RecordTable,  # what its covariance is of
@@ -206,7 +215,7 @@ def leave_out_effects(
     rows.append(("expected", process.predict(column)["z"][row], len(own)))
     return pd.DataFrame(rows, columns=["part", "effect", "records"])
 
-# %% ../../nbs/07_predict/02_gaussian_process.ipynb #d731019e
+# %% ../../nbs/07_predict/02_gaussian_process.ipynb #8763a12b2bbd4a93a75aff182afb95dc
 CONSTANT_FEATURE = 10.0  # so large that a penalty hardly touches it
 
 
@@ -236,7 +245,7 @@ class NystromFeatures:
         found = self.similarity(distances, sizes) @ self.vectors
         return np.hstack([np.full((len(found), 1), CONSTANT_FEATURE), found])
 
-# %% ../../nbs/07_predict/02_gaussian_process.ipynb #561e6af0
+# %% ../../nbs/07_predict/02_gaussian_process.ipynb #7623eae2785240b9bd12b16a66d81610
 def fit_nystrom(
     table: RecordTable,  # each dataset with records
     most: int = 48,  # coordinates
@@ -256,7 +265,34 @@ def fit_nystrom(
     vectors *= np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])
     return replace(found, vectors=vectors)
 
-# %% ../../nbs/07_predict/02_gaussian_process.ipynb #108cf83d
+# %% ../../nbs/07_predict/02_gaussian_process.ipynb #504fb2a444614c0babb325280ed9130a
+@dataclass(frozen=True)
+class TargetFeatures:
+    "A dataset that models are to be ranked for."
+
+    distances: np.ndarray  # (d,), to the datasets with records; NaN where unknown
+    sizes: np.ndarray  # (3,), see `dataset_sizes`
+    majority_accuracy: float
+
+
+def target_features(
+    table: RecordTable,
+    dataset: "str | DatasetDescription",  # of the table's zoo, without records, or a new one
+) -> TargetFeatures:
+    "What is known of a dataset, as far as it matters here."
+    zoo = table.zoo
+    if isinstance(dataset, DatasetDescription):
+        about = {c: [getattr(dataset, c)] for c in ("n_samples", "n_classes", "majority_share")}
+        about = pd.DataFrame(about)
+        distances = pd.Series(distances_of(zoo, dataset, table.distance), dtype=float)
+    else:
+        about = zoo.datasets[zoo.datasets["dataset"] == dataset]
+        matrix = distance_matrix(zoo, table.distance)
+        distances = matrix.loc[dataset] if dataset in matrix.index else pd.Series(dtype=float)
+    sizes, majority = dataset_sizes(about)
+    return TargetFeatures(distances.reindex(table.datasets).to_numpy(float), sizes[0], float(majority[0]))
+
+# %% ../../nbs/07_predict/02_gaussian_process.ipynb #8a65eabff63a45729fe45fb5ade58bdc
 class EvidenceRidge:
     "A ridge regression for vectors that is fitted again and again."
 
@@ -286,7 +322,7 @@ class EvidenceRidge:
         )  # beyond, vectors would be held at zero
         return self.features @ self.weights
 
-# %% ../../nbs/07_predict/02_gaussian_process.ipynb #66f34680
+# %% ../../nbs/07_predict/02_gaussian_process.ipynb #3ed186c9a28b402fb0bc4494df01f08d
 def smooth(
     features: np.ndarray,  # (d, k), without a constant
     values: np.ndarray,  # (d,)

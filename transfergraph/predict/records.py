@@ -6,7 +6,7 @@
 __all__ = ['HISTORY_SCORES', 'MODEL_CATEGORIES', 'mean_known', 'spread_known', 'lowest', 'medians', 'standard_columns', 'ranks',
            'scale_labels', 'dataset_sizes', 'score_evidence', 'name_similarities', 'related_models', 'standings',
            'mean_pairs', 'ModalityView', 'RecordTable', 'nearness', 'to_accuracy', 'conformal_quantile',
-           'accuracy_table', 'tell_standings']
+           'accuracy_table']
 
 # %% ../../nbs/07_predict/01_records.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import copy
@@ -103,7 +103,7 @@ def dataset_sizes(
     majority = np.where(np.isnan(majority), np.nan_to_num(10**-classes), majority)
     return np.column_stack([samples, classes, samples - classes]), majority
 
-# %% ../../nbs/07_predict/01_records.ipynb #32783d1c
+# %% ../../nbs/07_predict/01_records.ipynb #56c87281
 def score_evidence(
     scores: np.ndarray,  # (n, d), NaN where unknown
 ) -> np.ndarray:  # (n, d), z-scores within each dataset, from -4 to 4
@@ -118,7 +118,7 @@ def score_evidence(
         z[:, column] = np.nan_to_num(middle) + z[:, column] * (width if width > 0 else 1.0)
     return np.clip(z, -4, 4)
 
-# %% ../../nbs/07_predict/01_records.ipynb #e3583154
+# %% ../../nbs/07_predict/01_records.ipynb #860f17f1
 def name_similarities(
     models: Sequence[str],
 ) -> np.ndarray:  # (n, n), in [0, 1], 1 on the diagonal
@@ -144,7 +144,7 @@ def related_models(
     found = {"family": same_family, "source": same_source, "name": names**2, "size": near}
     return {name: np.where(np.eye(len(size), dtype=bool), 0.0, weights) for name, weights in found.items()}
 
-# %% ../../nbs/07_predict/01_records.ipynb #0cfd4226
+# %% ../../nbs/07_predict/01_records.ipynb #8c35fa4e
 def standings(
     columns: np.ndarray,  # (r,), dataset of each record
     values: np.ndarray,  # (r,), accuracy
@@ -160,7 +160,7 @@ def standings(
     place[order] = np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0)) - start + 1
     return place, np.bincount(columns, minlength=n_datasets)
 
-# %% ../../nbs/07_predict/01_records.ipynb #600ce52f
+# %% ../../nbs/07_predict/01_records.ipynb #067ed846
 def mean_pairs(
     zoo: Zoo,
     models: np.ndarray,  # (n,), names
@@ -179,7 +179,7 @@ def mean_pairs(
     rows, columns = np.divmod(means.index.to_numpy(), max(len(datasets), 1))
     return rows.astype(np.int32), columns.astype(np.int32), means.to_numpy()
 
-# %% ../../nbs/07_predict/01_records.ipynb #174c9af1
+# %% ../../nbs/07_predict/01_records.ipynb #ce8e6643
 @dataclass(frozen=True, eq=False)
 class ModalityView:
     "What a zoo says of the `n` models of a modality and of `d` datasets, once it is asked; NaN: unknown."
@@ -190,34 +190,35 @@ class ModalityView:
     datasets: np.ndarray  # (d,), names
 
     @functools.cached_property
-    def _cards(self) -> pd.DataFrame:
+    def cards(self) -> pd.DataFrame:
+        "Rows of the zoo's `models`."
         return self.zoo.models[self.zoo.models["modality"] == self.modality]
 
     @functools.cached_property
     def models(self) -> np.ndarray:  # (n,)
         "Names."
-        return self._cards["model"].to_numpy(object)
+        return self.cards["model"].to_numpy(object)
 
     @functools.cached_property
     def kinds(self) -> dict[str, np.ndarray]:  # see `MODEL_CATEGORIES` -> (n,), objects
         "Categories of models; None where unknown."
-        return {kind: self._cards[kind].to_numpy(object) for kind in MODEL_CATEGORIES}
+        return {kind: self.cards[kind].to_numpy(object) for kind in MODEL_CATEGORIES}
 
     @functools.cached_property
     def numbers(self) -> np.ndarray:  # (n, 3)
         "log10 of parameters, input size, reported accuracy."
         with np.errstate(divide="ignore"):
-            params = np.log10(self._cards["n_params"].to_numpy(float).clip(1))
-        others = (self._cards[c].to_numpy(float) for c in ("input_size", "pretrained_accuracy"))
+            params = np.log10(self.cards["n_params"].to_numpy(float).clip(1))
+        others = (self.cards[c].to_numpy(float) for c in ("input_size", "pretrained_accuracy"))
         return np.column_stack([params, *others])
 
     @functools.cached_property
     def family(self) -> np.ndarray:  # (n,), "" where unknown
-        return self._cards["family"].fillna("").to_numpy(str)
+        return self.cards["family"].fillna("").to_numpy(str)
 
     @functools.cached_property
     def source(self) -> np.ndarray:  # (n,), "" where unknown
-        return self._cards["pretrained_on"].fillna("").to_numpy(str)
+        return self.cards["pretrained_on"].fillna("").to_numpy(str)
 
     @functools.cached_property
     def _about(self) -> tuple[np.ndarray, np.ndarray]:
@@ -251,7 +252,7 @@ class ModalityView:
     def source_distances(self) -> np.ndarray:  # (n, d), in [0, 1] over sources
         "How far datasets lie from what a model was trained on."
         stretched = min_max(distance_matrix(self.zoo, self.distance))
-        sources = self._cards["pretrained_on"]
+        sources = self.cards["pretrained_on"]
         sources = sources.where(sources.isin(stretched.index))
         return stretched.reindex(index=sources, columns=self.datasets).to_numpy(float)
 
@@ -263,7 +264,7 @@ class ModalityView:
     def related(self) -> dict[str, np.ndarray]:  # name -> (n, n), see `related_models`
         return related_models(self.family, self.source, self.numbers[:, 0], self.name_similarity)
 
-# %% ../../nbs/07_predict/01_records.ipynb #b1a95685
+# %% ../../nbs/07_predict/01_records.ipynb #492167f1
 _OF_MODELS = ("name_similarity", "related")
 _WITHOUT_RECORDS = (*_OF_MODELS, "scores", "evidence", "distances", "source_distances")
 
@@ -349,13 +350,21 @@ class RecordTable(ModalityView):
         found = replace(self, zoo=self.zoo if zoo is None else zoo, datasets=np.append(self.datasets, name))
         return found.assume(**{name: getattr(self, name) for name in _OF_MODELS})
 
+    def only(
+        self,
+        kept: np.ndarray,  # (k,), columns, ascending
+    ) -> "RecordTable":
+        "The records of some of the datasets."
+        inside = np.isin(self.columns, kept)
+        columns = np.searchsorted(kept, self.columns[inside]).astype(np.int32)
+        rows, values = self.rows[inside], self.values[inside]
+        found = replace(self, datasets=self.datasets[kept], rows=rows, columns=columns, values=values)
+        found = found.assume(**{name: getattr(self, name) for name in ("models", "kinds", "numbers")})
+        return found.assume(distances=self.distances[np.ix_(kept, kept)])
+
     def row(self, model: str) -> int:
         "Which row a model is."
         return int(np.flatnonzero(self.models == model)[0])
-
-    def column(self, dataset: str) -> int:
-        "Which column a dataset is."
-        return int(np.flatnonzero(self.datasets == dataset)[0])
 
     @functools.cached_property
     def has_records(self) -> np.ndarray:  # (d,), bool
@@ -383,7 +392,7 @@ class RecordTable(ModalityView):
     def labels(self) -> dict[str, np.ndarray]:  # name -> (n, d), see `scale_labels`
         return scale_labels(self.accuracy)
 
-# %% ../../nbs/07_predict/01_records.ipynb #f7ab8dbf
+# %% ../../nbs/07_predict/01_records.ipynb #47242164
 def nearness(
     distances: np.ndarray,  # NaN where unknown
     length_scale: float,  # a typical distance, see `RecordTable.length_scale`
@@ -391,7 +400,7 @@ def nearness(
     "Similarity that falls off with distance: exp(-2 (distance/scale)^2); far where no distance is known."
     return np.exp(-np.nan_to_num(2 * (distances / length_scale) ** 2, nan=2.0))
 
-# %% ../../nbs/07_predict/01_records.ipynb #c57fb04a
+# %% ../../nbs/07_predict/01_records.ipynb #d0ef192e
 def to_accuracy(
     z: np.ndarray,  # (n,)
     level: tuple[float, float],  # mean and standard deviation
@@ -402,7 +411,7 @@ def to_accuracy(
     below, above = np.minimum(found - majority_accuracy, 0), np.maximum(found - 1, 0)
     return np.clip(found, majority_accuracy, 1) + 1e-4 * (below + above)
 
-# %% ../../nbs/07_predict/01_records.ipynb #e55d9dce
+# %% ../../nbs/07_predict/01_records.ipynb #ff3aac0e
 def conformal_quantile(
     errors: Sequence[float],  # one a dataset that was left out
     coverage: float,
@@ -422,29 +431,3 @@ def accuracy_table(
     "Expected accuracies with intervals in [0, 1]."
     low, high = np.clip(accuracy - error, 0, 1), np.clip(accuracy + error, 0, 1)
     return pd.DataFrame({"accuracy": accuracy, "low": low, "high": high}, pd.Index(models, name="model"))
-
-
-def tell_standings(
-    table: RecordTable,
-    similarity: np.ndarray,  # (d,), of the table's datasets to the one that is asked about
-    rows: np.ndarray,  # models
-) -> list[str]:  # one a model
-    "Where each model stood on the two most similar datasets that it was tried on."
-    place, count = table.standings
-    asked = np.full(len(table.models), -1)
-    asked[rows] = np.arange(len(rows))
-    mine = np.flatnonzero(asked[table.rows] >= 0)
-    order = mine[np.lexsort((-similarity[table.columns[mine]], asked[table.rows[mine]]))]
-    told = [[] for _ in rows]
-    for record, model in zip(order.tolist(), asked[table.rows[order]].tolist(), strict=True):
-        if len(told[model]) < 2:
-            column = table.columns[record]
-            told[model].append(f"{place[record]} of {count[column]} on {table.datasets[column]}")
-    return [", ".join(parts) or _unknown(table, row) for parts, row in zip(told, rows, strict=True)]
-
-
-def _unknown(table, row):
-    "What to say of a model without records."
-    known = {"family": table.kinds["family"][row], "trained on": table.kinds["pretrained_on"][row]}
-    about = [f"{word} {value}" for word, value in known.items() if pd.notna(value) and value]
-    return "no record; " + (", ".join(about) or "nothing is known of it")

@@ -176,7 +176,7 @@ def learn_map(
     nobody = pd.DataFrame({"dataset": [EVERYTHING], "modality": [modality], "role": ["target"]})
     rows["datasets"] = pd.concat([zoo.datasets, nobody], ignore_index=True)
     with thread_limit(1):
-        vectors = GRAPH_EMBEDDERS[learner](random_state=random_state).fit(
+        vectors = GRAPH_EMBEDDERS[learner](random_state=random_state).fit_transform(
             build_graph(replace(zoo, **rows), EVERYTHING)
         )
     datasets = vectors.datasets.drop(index=EVERYTHING)
@@ -242,7 +242,7 @@ def target_rows(
         wide = metrics.pivot(index="method", columns="metric", values="value")
         wide = wide.sort_values(["pearson", "regret@5"], ascending=[False, True], kind="stable")
         row = {"page": file.parts[-3], "target": str(metrics["target"].iloc[0])}
-        for key, method in (("best", wide.index[0]), (headline, headline), ("mean", "mean")):
+        for key, method in (("best", wide.index[0]), (headline, headline), ("mean", "history-mean")):
             there = wide.loc[method] if method in wide.index else {}
             row |= {f"{key}, Pearson": there.get("pearson"), f"{key}, regret@5": there.get("regret@5")}
             if key == "best":
