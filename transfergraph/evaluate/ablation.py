@@ -126,7 +126,7 @@ def cold_models(
     hidden = hide_target(zoo, target)
     hidden = replace(hidden, records=hidden.records[~hidden.records["model"].isin(part)])
     modality = zoo.datasets.set_index("dataset").at[target, "modality"]
-    ensemble = Ensemble(random_state=random_state).fit(hidden, modality)
+    ensemble = Ensemble(random_state=random_state).fit(hidden, modality, target)
     truth = accuracy_matrix(zoo)[target].reindex(part).dropna()
     found = ensemble.predict(target)["accuracy"].reindex(truth.index)
     table = pd.DataFrame({"model": truth.index, "score": found.to_numpy(), "accuracy": truth.to_numpy()})

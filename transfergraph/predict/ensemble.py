@@ -40,7 +40,7 @@ from ..zoo.tables import Zoo
 
 BASE_LEARNERS = ("forest", "inductive", "near", "broad")
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #d676b8e4
+# %% ../../nbs/07_predict/04_ensemble.ipynb #d1843f8b
 @dataclass
 class LearnerSet:
     "All learners, fitted; see `fit_learners`."
@@ -74,7 +74,7 @@ class LearnerSet:
             process = fit_process(table, self.known, KERNELS["near"], process.labels)
         return replace(process, covariance=covariances(table, KERNELS["near"]))
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #f8894c59
+# %% ../../nbs/07_predict/04_ensemble.ipynb #1c6af96e
 def _train(table, known, asked, random_state):
     "Learners that need training, and their predictions for the datasets that are asked for."
     forest = fit_forest(table, known, random_state)
@@ -133,7 +133,7 @@ _SUBSETS = [
 VALUE_COMBINATIONS = tuple(Combination(some, label) for some in _SUBSETS for label in ("z", "share"))
 RANK_COMBINATIONS = tuple(Combination(some, label) for some in _SUBSETS for label in LABELS)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #b9f48a7d
+# %% ../../nbs/07_predict/04_ensemble.ipynb #97f70421
 def standard(
     values: np.ndarray,  # (n,)
 ) -> np.ndarray:  # (n,), mean 0 and standard deviation 1, or all 0
@@ -241,7 +241,7 @@ class Choice:
         each = [float(np.quantile(errors, coverage, method="higher")) for errors in alike]
         return conformal_quantile(each, coverage)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #75e396f0
+# %% ../../nbs/07_predict/04_ensemble.ipynb #7060be36
 def _worth(table, known, inner, values, orders, levels):
     "What combinations are worth and how far levels are off, each a list over left-out datasets."
     worth, off = {}, {level: [] for level in levels}
@@ -292,7 +292,7 @@ def choose_combinations(
         choice.errors[dataset] = np.sort(np.abs(table.accuracy[rows, dataset] - expected))
     return choice
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #d77e218f
+# %% ../../nbs/07_predict/04_ensemble.ipynb #6d8eaf1a
 def ensemble_state(
     learners: LearnerSet,
     choice: Choice,
@@ -333,7 +333,7 @@ def restore_ensemble(
     errors = {int(d): e for d, e in parts.get("errors", {}).items()}
     return learners, Choice(by_value, by_order, facts["level"], errors)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #1b445564
+# %% ../../nbs/07_predict/04_ensemble.ipynb #715563d4
 @dataclass
 class Ensemble:
     "Ranks models by four learners, combined as it was best on datasets that were left out."
@@ -349,9 +349,14 @@ class Ensemble:
     best: int = 8
     reads_scores = True  # whether a saved fit needs the zoo's scores
 
-    def fit(self, zoo: Zoo, modality: str) -> "Ensemble":
+    def fit(
+        self,
+        zoo: Zoo,
+        modality: str,
+        target: str | None = None,  # the dataset that will be asked for: what is known of it is read already
+    ) -> "Ensemble":
         "Learn from all records of a modality."
-        return self.learn(RecordTable.from_zoo(zoo, modality, distance=self.distance))
+        return self.learn(RecordTable.from_zoo(zoo, modality, target, self.distance))
 
     def learn(
         self,
@@ -371,10 +376,13 @@ class Ensemble:
 
     def _with_target(self, dataset):
         "The table with a dataset more, and its column."
-        name, zoo = dataset, self.table.zoo
+        table = self.table
         if isinstance(dataset, DatasetDescription):
-            name, zoo = dataset.name, extend(zoo, dataset, self.table.distance)
-        return self.table.with_dataset(name, zoo), len(self.table.datasets)
+            zoo = extend(table.zoo, dataset, table.distance)
+            return table.with_dataset(dataset.name, zoo), len(table.datasets)
+        if dataset in table.datasets[~table.has_records]:
+            return table, table.datasets.tolist().index(dataset)
+        return table.with_dataset(dataset), len(table.datasets)
 
     def expect(
         self,

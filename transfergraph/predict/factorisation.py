@@ -374,8 +374,8 @@ class BayesianMatrixFactorization:
     rounds: int = 25
     reads_scores = False  # whether a saved fit needs the zoo's scores
 
-    def fit(self, zoo: Zoo, modality: str) -> "BayesianMatrixFactorization":
-        "Learn from all records of a modality."
+    def fit(self, zoo: Zoo, modality: str, target: str | None = None) -> "BayesianMatrixFactorization":
+        "Learn from all records of a modality; the same whatever will be asked for."
         return self.learn(RecordTable.from_zoo(zoo, modality, distance=self.distance))
 
     def learn(self, table: RecordTable) -> "BayesianMatrixFactorization":

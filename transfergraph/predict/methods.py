@@ -170,7 +170,7 @@ def ranker_scores(name: str) -> Callable:  # key of `RANKERS` -> a function like
     def scores(zoo: Zoo, target: str, random_state: int = 0) -> pd.Series:  # by model, accuracy in [0, 1]
         modality = zoo.datasets.set_index("dataset").at[target, "modality"]
         ranker = RANKERS[name](random_state=random_state, intervals=False)
-        return ranker.fit(zoo, modality).predict(target)["accuracy"]
+        return ranker.fit(zoo, modality, target).predict(target)["accuracy"]
 
     return scores
 
