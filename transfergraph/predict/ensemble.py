@@ -40,7 +40,7 @@ from ..zoo.tables import Zoo
 
 BASE_LEARNERS = ("forest", "inductive", "near", "broad")
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #d1843f8b
+# %% ../../nbs/07_predict/04_ensemble.ipynb #b8b7bf8d
 @dataclass
 class LearnerSet:
     "All learners, fitted; see `fit_learners`."
@@ -74,7 +74,7 @@ class LearnerSet:
             process = fit_process(table, self.known, KERNELS["near"], process.labels)
         return replace(process, covariance=covariances(table, KERNELS["near"]))
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #1c6af96e
+# %% ../../nbs/07_predict/04_ensemble.ipynb #e4692106
 def _train(table, known, asked, random_state):
     "Learners that need training, and their predictions for the datasets that are asked for."
     forest = fit_forest(table, known, random_state)
@@ -133,7 +133,7 @@ _SUBSETS = [
 VALUE_COMBINATIONS = tuple(Combination(some, label) for some in _SUBSETS for label in ("z", "share"))
 RANK_COMBINATIONS = tuple(Combination(some, label) for some in _SUBSETS for label in LABELS)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #97f70421
+# %% ../../nbs/07_predict/04_ensemble.ipynb #4cdf47b7
 def standard(
     values: np.ndarray,  # (n,)
 ) -> np.ndarray:  # (n,), mean 0 and standard deviation 1, or all 0
@@ -241,7 +241,7 @@ class Choice:
         each = [float(np.quantile(errors, coverage, method="higher")) for errors in alike]
         return conformal_quantile(each, coverage)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #7060be36
+# %% ../../nbs/07_predict/04_ensemble.ipynb #54a41f58
 def _worth(table, known, inner, values, orders, levels):
     "What combinations are worth and how far levels are off, each a list over left-out datasets."
     worth, off = {}, {level: [] for level in levels}
@@ -292,7 +292,7 @@ def choose_combinations(
         choice.errors[dataset] = np.sort(np.abs(table.accuracy[rows, dataset] - expected))
     return choice
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #6d8eaf1a
+# %% ../../nbs/07_predict/04_ensemble.ipynb #04ea1e75
 def ensemble_state(
     learners: LearnerSet,
     choice: Choice,
@@ -333,7 +333,7 @@ def restore_ensemble(
     errors = {int(d): e for d, e in parts.get("errors", {}).items()}
     return learners, Choice(by_value, by_order, facts["level"], errors)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #715563d4
+# %% ../../nbs/07_predict/04_ensemble.ipynb #5d6ca8ac
 @dataclass
 class Ensemble:
     "Ranks models by four learners, combined as it was best on datasets that were left out."
@@ -425,9 +425,8 @@ class Ensemble:
         mean, process = self.expect(table, column)["accuracy"], self.learners.process(table)
         level = guess_levels(table, self.learners.known, column)[self.choice.level]
         unit = level[1] * process.spread[process.labels.index("z")]
-        shared = 1.0
-        if self.choice.errors:
-            shared = self.choice.error(table, column, self.coverage) / 1.645
+        error = self.choice.error(table, column, self.coverage)
+        shared = 1.0 if np.isnan(error) else error / 1.645
         common = process.covariance_of(column) / 2  # half of it: errors of the ensemble go together less
         own = np.diag(np.diag(common) + KERNELS["near"].noise)
         return mean, unit**2 * (common + own) + shared**2

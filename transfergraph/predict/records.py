@@ -103,7 +103,7 @@ def dataset_sizes(
     majority = np.where(np.isnan(majority), np.nan_to_num(10**-classes), majority)
     return np.column_stack([samples, classes, samples - classes]), majority
 
-# %% ../../nbs/07_predict/01_records.ipynb #d73d744b
+# %% ../../nbs/07_predict/01_records.ipynb #3a6fc042
 def score_evidence(
     scores: np.ndarray,  # (n, d), NaN where unknown
 ) -> np.ndarray:  # (n, d), z-scores within each dataset, from -4 to 4
@@ -118,7 +118,7 @@ def score_evidence(
         z[:, column] = np.nan_to_num(middle) + z[:, column] * (width if width > 0 else 1.0)
     return np.clip(z, -4, 4)
 
-# %% ../../nbs/07_predict/01_records.ipynb #d391a6d4
+# %% ../../nbs/07_predict/01_records.ipynb #2ce66406
 def name_similarities(
     models: Sequence[str],
 ) -> np.ndarray:  # (n, n), in [0, 1], 1 on the diagonal
@@ -144,7 +144,7 @@ def related_models(
     found = {"family": same_family, "source": same_source, "name": names**2, "size": near}
     return {name: np.where(np.eye(len(size), dtype=bool), 0.0, weights) for name, weights in found.items()}
 
-# %% ../../nbs/07_predict/01_records.ipynb #09ef3fc8
+# %% ../../nbs/07_predict/01_records.ipynb #469ebd83
 def standings(
     columns: np.ndarray,  # (r,), dataset of each record
     values: np.ndarray,  # (r,), accuracy
@@ -160,7 +160,7 @@ def standings(
     place[order] = np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0)) - start + 1
     return place, np.bincount(columns, minlength=n_datasets)
 
-# %% ../../nbs/07_predict/01_records.ipynb #e13f5ce0
+# %% ../../nbs/07_predict/01_records.ipynb #7c99044e
 def mean_pairs(
     zoo: Zoo,
     models: np.ndarray,  # (n,), names
@@ -172,14 +172,15 @@ def mean_pairs(
     rows, columns = (
         pd.Index(names).get_indexer(records[c]) for names, c in ((models, "model"), (datasets, "dataset"))
     )
-    inside = (rows >= 0) & (columns >= 0)
+    accuracy = records["accuracy"].to_numpy(float)
+    inside = (rows >= 0) & (columns >= 0) & ~np.isnan(accuracy)
     pairs = rows[inside].astype(np.int64) * len(datasets) + columns[inside]
-    accuracy = records["accuracy"].to_numpy(float)[inside]
-    means = pd.Series(accuracy).groupby(pairs).mean().dropna()
-    rows, columns = np.divmod(means.index.to_numpy(), max(len(datasets), 1))
-    return rows.astype(np.int32), columns.astype(np.int32), means.to_numpy()
+    pairs, at = np.unique(pairs, return_inverse=True)
+    rows, columns = np.divmod(pairs, max(len(datasets), 1))
+    means = np.bincount(at, accuracy[inside]) / np.bincount(at)
+    return rows.astype(np.int32), columns.astype(np.int32), means
 
-# %% ../../nbs/07_predict/01_records.ipynb #b6dc2275
+# %% ../../nbs/07_predict/01_records.ipynb #2b659756
 @dataclass(frozen=True, eq=False)
 class ModalityView:
     "What a zoo says of the `n` models of a modality and of `d` datasets, once it is asked; NaN: unknown."
@@ -264,7 +265,7 @@ class ModalityView:
     def related(self) -> dict[str, np.ndarray]:  # name -> (n, n), see `related_models`
         return related_models(self.family, self.source, self.numbers[:, 0], self.name_similarity)
 
-# %% ../../nbs/07_predict/01_records.ipynb #d25607e4
+# %% ../../nbs/07_predict/01_records.ipynb #0ac9bb5f
 _OF_MODELS = ("name_similarity", "related")
 _WITHOUT_RECORDS = (*_OF_MODELS, "scores", "evidence", "distances", "source_distances")
 
@@ -392,7 +393,7 @@ class RecordTable(ModalityView):
     def labels(self) -> dict[str, np.ndarray]:  # name -> (n, d), see `scale_labels`
         return scale_labels(self.accuracy)
 
-# %% ../../nbs/07_predict/01_records.ipynb #6177016d
+# %% ../../nbs/07_predict/01_records.ipynb #f91d890c
 def nearness(
     distances: np.ndarray,  # NaN where unknown
     length_scale: float,  # a typical distance, see `RecordTable.length_scale`
@@ -400,7 +401,7 @@ def nearness(
     "Similarity that falls off with distance: exp(-2 (distance/scale)^2); far where no distance is known."
     return np.exp(-np.nan_to_num(2 * (distances / length_scale) ** 2, nan=2.0))
 
-# %% ../../nbs/07_predict/01_records.ipynb #d94ae636
+# %% ../../nbs/07_predict/01_records.ipynb #7965fbdf
 def to_accuracy(
     z: np.ndarray,  # (n,)
     level: tuple[float, float],  # mean and standard deviation
@@ -411,7 +412,7 @@ def to_accuracy(
     below, above = np.minimum(found - majority_accuracy, 0), np.maximum(found - 1, 0)
     return np.clip(found, majority_accuracy, 1) + 1e-4 * (below + above)
 
-# %% ../../nbs/07_predict/01_records.ipynb #85839816
+# %% ../../nbs/07_predict/01_records.ipynb #25eaf9bf
 def conformal_quantile(
     errors: Sequence[float],  # one a dataset that was left out
     coverage: float,
