@@ -12,7 +12,7 @@ import functools
 import numpy as np
 from scipy import stats
 
-# %% ../nbs/00_metrics.ipynb #58ae7ac3
+# %% ../nbs/00_metrics.ipynb #7162739e
 METHOD_ALIASES = {"mean": "history-mean", "mean:z": "history-mean:z"}  # other name -> name in tables
 
 

@@ -40,7 +40,7 @@ from ..zoo.tables import Zoo
 
 BASE_LEARNERS = ("forest", "inductive", "near", "broad")
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #b8b7bf8d
+# %% ../../nbs/07_predict/04_ensemble.ipynb #d403a792
 @dataclass
 class LearnerSet:
     "All learners, fitted; see `fit_learners`."
@@ -74,7 +74,7 @@ class LearnerSet:
             process = fit_process(table, self.known, KERNELS["near"], process.labels)
         return replace(process, covariance=covariances(table, KERNELS["near"]))
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #e4692106
+# %% ../../nbs/07_predict/04_ensemble.ipynb #ddf98e00
 def _train(table, known, asked, random_state):
     "Learners that need training, and their predictions for the datasets that are asked for."
     forest = fit_forest(table, known, random_state)
@@ -133,7 +133,7 @@ _SUBSETS = [
 VALUE_COMBINATIONS = tuple(Combination(some, label) for some in _SUBSETS for label in ("z", "share"))
 RANK_COMBINATIONS = tuple(Combination(some, label) for some in _SUBSETS for label in LABELS)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #4cdf47b7
+# %% ../../nbs/07_predict/04_ensemble.ipynb #52659280
 def standard(
     values: np.ndarray,  # (n,)
 ) -> np.ndarray:  # (n,), mean 0 and standard deviation 1, or all 0
@@ -241,7 +241,7 @@ class Choice:
         each = [float(np.quantile(errors, coverage, method="higher")) for errors in alike]
         return conformal_quantile(each, coverage)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #54a41f58
+# %% ../../nbs/07_predict/04_ensemble.ipynb #ca2eb522
 def _worth(table, known, inner, values, orders, levels):
     "What combinations are worth and how far levels are off, each a list over left-out datasets."
     worth, off = {}, {level: [] for level in levels}
@@ -292,7 +292,7 @@ def choose_combinations(
         choice.errors[dataset] = np.sort(np.abs(table.accuracy[rows, dataset] - expected))
     return choice
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #04ea1e75
+# %% ../../nbs/07_predict/04_ensemble.ipynb #aa69cc9c
 def ensemble_state(
     learners: LearnerSet,
     choice: Choice,
@@ -333,7 +333,7 @@ def restore_ensemble(
     errors = {int(d): e for d, e in parts.get("errors", {}).items()}
     return learners, Choice(by_value, by_order, facts["level"], errors)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #5d6ca8ac
+# %% ../../nbs/07_predict/04_ensemble.ipynb #e7ff0335
 @dataclass
 class Ensemble:
     "Ranks models by four learners, combined as it was best on datasets that were left out."

@@ -103,7 +103,7 @@ def dataset_sizes(
     majority = np.where(np.isnan(majority), np.nan_to_num(10**-classes), majority)
     return np.column_stack([samples, classes, samples - classes]), majority
 
-# %% ../../nbs/07_predict/01_records.ipynb #3a6fc042
+# %% ../../nbs/07_predict/01_records.ipynb #ee38a5d2
 def score_evidence(
     scores: np.ndarray,  # (n, d), NaN where unknown
 ) -> np.ndarray:  # (n, d), z-scores within each dataset, from -4 to 4
@@ -118,7 +118,7 @@ def score_evidence(
         z[:, column] = np.nan_to_num(middle) + z[:, column] * (width if width > 0 else 1.0)
     return np.clip(z, -4, 4)
 
-# %% ../../nbs/07_predict/01_records.ipynb #2ce66406
+# %% ../../nbs/07_predict/01_records.ipynb #7a448902
 def name_similarities(
     models: Sequence[str],
 ) -> np.ndarray:  # (n, n), in [0, 1], 1 on the diagonal
@@ -144,7 +144,7 @@ def related_models(
     found = {"family": same_family, "source": same_source, "name": names**2, "size": near}
     return {name: np.where(np.eye(len(size), dtype=bool), 0.0, weights) for name, weights in found.items()}
 
-# %% ../../nbs/07_predict/01_records.ipynb #469ebd83
+# %% ../../nbs/07_predict/01_records.ipynb #f9942edf
 def standings(
     columns: np.ndarray,  # (r,), dataset of each record
     values: np.ndarray,  # (r,), accuracy
@@ -160,7 +160,7 @@ def standings(
     place[order] = np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0)) - start + 1
     return place, np.bincount(columns, minlength=n_datasets)
 
-# %% ../../nbs/07_predict/01_records.ipynb #7c99044e
+# %% ../../nbs/07_predict/01_records.ipynb #243c289f
 def mean_pairs(
     zoo: Zoo,
     models: np.ndarray,  # (n,), names
@@ -180,7 +180,7 @@ def mean_pairs(
     means = np.bincount(at, accuracy[inside]) / np.bincount(at)
     return rows.astype(np.int32), columns.astype(np.int32), means
 
-# %% ../../nbs/07_predict/01_records.ipynb #2b659756
+# %% ../../nbs/07_predict/01_records.ipynb #5a5c2ab7
 @dataclass(frozen=True, eq=False)
 class ModalityView:
     "What a zoo says of the `n` models of a modality and of `d` datasets, once it is asked; NaN: unknown."
@@ -265,7 +265,7 @@ class ModalityView:
     def related(self) -> dict[str, np.ndarray]:  # name -> (n, n), see `related_models`
         return related_models(self.family, self.source, self.numbers[:, 0], self.name_similarity)
 
-# %% ../../nbs/07_predict/01_records.ipynb #0ac9bb5f
+# %% ../../nbs/07_predict/01_records.ipynb #33ba9650
 _OF_MODELS = ("name_similarity", "related")
 _WITHOUT_RECORDS = (*_OF_MODELS, "scores", "evidence", "distances", "source_distances")
 
@@ -393,7 +393,7 @@ class RecordTable(ModalityView):
     def labels(self) -> dict[str, np.ndarray]:  # name -> (n, d), see `scale_labels`
         return scale_labels(self.accuracy)
 
-# %% ../../nbs/07_predict/01_records.ipynb #f91d890c
+# %% ../../nbs/07_predict/01_records.ipynb #26df3292
 def nearness(
     distances: np.ndarray,  # NaN where unknown
     length_scale: float,  # a typical distance, see `RecordTable.length_scale`
@@ -401,7 +401,7 @@ def nearness(
     "Similarity that falls off with distance: exp(-2 (distance/scale)^2); far where no distance is known."
     return np.exp(-np.nan_to_num(2 * (distances / length_scale) ** 2, nan=2.0))
 
-# %% ../../nbs/07_predict/01_records.ipynb #7965fbdf
+# %% ../../nbs/07_predict/01_records.ipynb #9ac849fa
 def to_accuracy(
     z: np.ndarray,  # (n,)
     level: tuple[float, float],  # mean and standard deviation
@@ -412,7 +412,7 @@ def to_accuracy(
     below, above = np.minimum(found - majority_accuracy, 0), np.maximum(found - 1, 0)
     return np.clip(found, majority_accuracy, 1) + 1e-4 * (below + above)
 
-# %% ../../nbs/07_predict/01_records.ipynb #25eaf9bf
+# %% ../../nbs/07_predict/01_records.ipynb #3b05b455
 def conformal_quantile(
     errors: Sequence[float],  # one a dataset that was left out
     coverage: float,
