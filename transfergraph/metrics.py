@@ -12,7 +12,7 @@ import functools
 import numpy as np
 from scipy import stats
 
-# %% ../nbs/00_metrics.ipynb #7162739e
+# %% ../nbs/00_metrics.ipynb #e82d5ae4
 METHOD_ALIASES = {"mean": "history-mean", "mean:z": "history-mean:z"}  # other name -> name in tables
 
 

@@ -31,6 +31,7 @@ from transfergraph.predict.records import (
     conformal_quantile,
     mean_known,
     medians,
+    remember_last,
     spread_known,
     to_accuracy,
 )
@@ -40,7 +41,7 @@ from ..zoo.tables import Zoo
 
 BASE_LEARNERS = ("forest", "inductive", "near", "broad")
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #d403a792
+# %% ../../nbs/07_predict/04_ensemble.ipynb #40619f26
 @dataclass
 class LearnerSet:
     "All learners, fitted; see `fit_learners`."
@@ -74,7 +75,7 @@ class LearnerSet:
             process = fit_process(table, self.known, KERNELS["near"], process.labels)
         return replace(process, covariance=covariances(table, KERNELS["near"]))
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #ddf98e00
+# %% ../../nbs/07_predict/04_ensemble.ipynb #2e1173fe
 def _train(table, known, asked, random_state):
     "Learners that need training, and their predictions for the datasets that are asked for."
     forest = fit_forest(table, known, random_state)
@@ -133,7 +134,7 @@ _SUBSETS = [
 VALUE_COMBINATIONS = tuple(Combination(some, label) for some in _SUBSETS for label in ("z", "share"))
 RANK_COMBINATIONS = tuple(Combination(some, label) for some in _SUBSETS for label in LABELS)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #52659280
+# %% ../../nbs/07_predict/04_ensemble.ipynb #6b4c7542
 def standard(
     values: np.ndarray,  # (n,)
 ) -> np.ndarray:  # (n,), mean 0 and standard deviation 1, or all 0
@@ -241,7 +242,7 @@ class Choice:
         each = [float(np.quantile(errors, coverage, method="higher")) for errors in alike]
         return conformal_quantile(each, coverage)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #ca2eb522
+# %% ../../nbs/07_predict/04_ensemble.ipynb #4ac86c3f
 def _worth(table, known, inner, values, orders, levels):
     "What combinations are worth and how far levels are off, each a list over left-out datasets."
     worth, off = {}, {level: [] for level in levels}
@@ -280,10 +281,10 @@ def choose_combinations(
     plausible = [level for level in levels if off[level] <= 1.5 * min(off.values())]
     mean_worth = {k: np.mean([worth.get((c, k), 0.0) for c in values]) for k in plausible}
     level = max(plausible, key=mean_worth.get)
-    by_value = sorted(values, key=lambda c: -worth.get((c, level), 0.0))
-    by_order = sorted(orders or (), key=lambda c: -worth.get(c, 0.0))
     best = best if inner else None
-    choice = Choice(by_value[:best], by_order[:best], level, {})
+    by_value = sorted(values, key=lambda c: -worth.get((c, level), 0.0))[:best]
+    by_order = sorted(orders or (), key=lambda c: -worth.get(c, 0.0))[:best]
+    choice = Choice(by_value, by_order, level, {})
     for dataset, predictions in inner.items():
         rows = ~np.isnan(table.accuracy[:, dataset])
         guess = guess_levels(table, [d for d in known if d != dataset], dataset)[level]
@@ -292,20 +293,19 @@ def choose_combinations(
         choice.errors[dataset] = np.sort(np.abs(table.accuracy[rows, dataset] - expected))
     return choice
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #aa69cc9c
+# %% ../../nbs/07_predict/04_ensemble.ipynb #e4a2cc3a
 def ensemble_state(
     learners: LearnerSet,
     choice: Choice,
 ) -> tuple[dict[str, np.ndarray], dict]:  # arrays, and what JSON can hold
     "All that was learnt; `restore_ensemble` is its inverse."
-    parts = ("means", "roots", "left", "right", "column", "threshold", "value")
-    arrays = {f"{name}.{part}": getattr(f, part) for name, f in learners.forests.items() for part in parts}
+    arrays = {f"{n}.{part}": v for n, f in learners.forests.items() for part, v in vars(f).items()}
+    columns = {name: arrays.pop(f"{name}.columns") for name in learners.forests}
     arrays |= {f"network.{k}": v for k, v in learners.network.arrays().items()}
     parts = ("rows", "columns", "values", "weights", "centre", "spread")
     arrays |= {f"{k}.{part}": getattr(p, part) for k, p in learners.processes.items() for part in parts}
     arrays |= {f"errors.{d}": e for d, e in choice.errors.items()}
-    facts = {"known": learners.known, "level": choice.level}
-    facts |= {"forest_columns": {name: f.columns for name, f in learners.forests.items()}}
+    facts = {"known": learners.known, "level": choice.level, "forest_columns": columns}
     facts |= {"values": [VALUE_COMBINATIONS.index(c) for c in choice.by_value]}
     facts |= {"orders": [RANK_COMBINATIONS.index(c) for c in choice.by_order]}
     return arrays, facts
@@ -333,7 +333,7 @@ def restore_ensemble(
     errors = {int(d): e for d, e in parts.get("errors", {}).items()}
     return learners, Choice(by_value, by_order, facts["level"], errors)
 
-# %% ../../nbs/07_predict/04_ensemble.ipynb #e7ff0335
+# %% ../../nbs/07_predict/04_ensemble.ipynb #b6233c62
 @dataclass
 class Ensemble:
     "Ranks models by four learners, combined as it was best on datasets that were left out."
@@ -370,10 +370,11 @@ class Ensemble:
 
     def choose(self, table: RecordTable) -> "Ensemble":
         "A part of `learn`; called again after `values`, `orders`, `levels` or `best` were changed."
-        options = (self.values, self.orders, self.levels, self.best)
-        self.choice = choose_combinations(table, self.learners.known, self.inner, *options)
+        known, options = self.learners.known, (self.values, self.orders, self.levels, self.best)
+        self.choice = choose_combinations(table, known, self.inner, *options)
         return self
 
+    @remember_last
     def _with_target(self, dataset):
         "The table with a dataset more, and its column."
         table = self.table

@@ -29,6 +29,7 @@ from transfergraph.predict.records import (
     accuracy_table,
     conformal_quantile,
     mean_known,
+    remember_last,
     spread_known,
     to_accuracy,
 )
@@ -228,10 +229,8 @@ class Factorisation:
         )
         right = values @ found.datasets - pairs @ (found.offsets[:, None] * found.datasets)
         prior = self.features @ found.model_weights
-        outer = _outer(found.datasets, found.dataset_covariance)
-        w, covariance, _ = _posterior(
-            pairs, found.datasets, outer, right, prior, found.spread_models, found.noise
-        )
+        outer, known = _outer(found.datasets, found.dataset_covariance), (found.spread_models, found.noise)
+        w, covariance, _ = _posterior(pairs, found.datasets, outer, right, prior, *known)
         other.vectors = replace(found, models=w, model_covariance=covariance)
         return other
 
@@ -268,9 +267,8 @@ def factorise(
 def left_out_errors(
     table: RecordTable,
     coverage: float = 0.9,
-    size: int = 8,
-    rounds: int = 25,
     random_state: int = 0,
+    **how: int,  # `size` and `rounds` of `factorise`
 ) -> np.ndarray:  # one a dataset that was left out
     "Of each dataset that is left out: the error that `coverage` of its records stay below."
     d = len(table.datasets)
@@ -284,7 +282,7 @@ def left_out_errors(
         part = table.only(kept)
         if not len(part.rows):
             continue
-        learnt = factorise(part, size, rounds, random_state)
+        learnt = factorise(part, random_state=random_state, **how)
         for column in group:
             own = table.columns == column
             distances, majority = table.distances[column, kept], float(table.majority_accuracy[column])
@@ -382,10 +380,10 @@ class BayesianMatrixFactorization:
         "Learn from a table; the same for any number of threads."
         from threadpoolctl import threadpool_limits
 
-        how = self.size, self.rounds, self.random_state
+        how = {"size": self.size, "rounds": self.rounds, "random_state": self.random_state}
         with threadpool_limits(1):  # more would add up in another order
-            self.errors = left_out_errors(table, self.coverage, *how) if self.intervals else np.zeros(0)
-            self.learnt = factorise(table, *how)
+            self.errors = left_out_errors(table, self.coverage, **how) if self.intervals else np.zeros(0)
+            self.learnt = factorise(table, **how)
         return self
 
     @property
@@ -393,22 +391,26 @@ class BayesianMatrixFactorization:
         "The records of the fit."
         return self.learnt.table
 
+    @remember_last
+    def _target(self, dataset):
+        return target_features(self.table, dataset)
+
     def predict(
         self,
         dataset: "str | DatasetDescription",
     ) -> pd.DataFrame:  # index: models; columns accuracy, low, high in [0, 1]
         "Expected accuracy of every model on a dataset without records, with intervals."
-        accuracy = self.learnt.expect(target_features(self.table, dataset))
+        accuracy = self.learnt.expect(self._target(dataset))
         return accuracy_table(self.table.models, accuracy, conformal_quantile(self.errors, self.coverage))
 
     def similarity(self, dataset: "str | DatasetDescription") -> np.ndarray:  # (d,)
         "How alike a dataset is to those of the table."
-        target = target_features(self.table, dataset)
+        target = self._target(dataset)
         return self.learnt.nystrom.similarity(target.distances[None], target.sizes[None])[0]
 
     def explain(self, model: str, dataset: "str | DatasetDescription") -> pd.DataFrame:
         "See `additive_effects`."
-        return additive_effects(self.learnt, target_features(self.table, dataset), self.table.row(model))
+        return additive_effects(self.learnt, self._target(dataset), self.table.row(model))
 
     def posterior(
         self,
@@ -416,7 +418,7 @@ class BayesianMatrixFactorization:
         models: list[str] | None = None,  # of which one will be chosen; None: all
     ) -> tuple[pd.Series, np.ndarray]:  # mean accuracy by model, covariance, of the most promising models
         "What is expected of models before one is fine-tuned, and how errors go together."
-        found, target, names = self.learnt.vectors, target_features(self.table, dataset), self.table.models
+        found, target, names = self.learnt.vectors, self._target(dataset), self.table.models
         expected, v = self.learnt.expect(target), self.learnt.vector(target)
         rows = np.argsort(-expected, kind="stable")
         if models is not None:

@@ -6,12 +6,12 @@
 __all__ = ['HISTORY_SCORES', 'MODEL_CATEGORIES', 'mean_known', 'spread_known', 'lowest', 'medians', 'standard_columns', 'ranks',
            'scale_labels', 'dataset_sizes', 'score_evidence', 'name_similarities', 'related_models', 'standings',
            'mean_pairs', 'ModalityView', 'RecordTable', 'nearness', 'to_accuracy', 'conformal_quantile',
-           'accuracy_table']
+           'accuracy_table', 'remember_last']
 
 # %% ../../nbs/07_predict/01_records.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,7 +103,7 @@ def dataset_sizes(
     majority = np.where(np.isnan(majority), np.nan_to_num(10**-classes), majority)
     return np.column_stack([samples, classes, samples - classes]), majority
 
-# %% ../../nbs/07_predict/01_records.ipynb #ee38a5d2
+# %% ../../nbs/07_predict/01_records.ipynb #3e91639b
 def score_evidence(
     scores: np.ndarray,  # (n, d), NaN where unknown
 ) -> np.ndarray:  # (n, d), z-scores within each dataset, from -4 to 4
@@ -118,7 +118,7 @@ def score_evidence(
         z[:, column] = np.nan_to_num(middle) + z[:, column] * (width if width > 0 else 1.0)
     return np.clip(z, -4, 4)
 
-# %% ../../nbs/07_predict/01_records.ipynb #7a448902
+# %% ../../nbs/07_predict/01_records.ipynb #ba46e315
 def name_similarities(
     models: Sequence[str],
 ) -> np.ndarray:  # (n, n), in [0, 1], 1 on the diagonal
@@ -144,7 +144,7 @@ def related_models(
     found = {"family": same_family, "source": same_source, "name": names**2, "size": near}
     return {name: np.where(np.eye(len(size), dtype=bool), 0.0, weights) for name, weights in found.items()}
 
-# %% ../../nbs/07_predict/01_records.ipynb #f9942edf
+# %% ../../nbs/07_predict/01_records.ipynb #79bf9202
 def standings(
     columns: np.ndarray,  # (r,), dataset of each record
     values: np.ndarray,  # (r,), accuracy
@@ -160,7 +160,7 @@ def standings(
     place[order] = np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0)) - start + 1
     return place, np.bincount(columns, minlength=n_datasets)
 
-# %% ../../nbs/07_predict/01_records.ipynb #243c289f
+# %% ../../nbs/07_predict/01_records.ipynb #8f4ecb55
 def mean_pairs(
     zoo: Zoo,
     models: np.ndarray,  # (n,), names
@@ -180,7 +180,7 @@ def mean_pairs(
     means = np.bincount(at, accuracy[inside]) / np.bincount(at)
     return rows.astype(np.int32), columns.astype(np.int32), means
 
-# %% ../../nbs/07_predict/01_records.ipynb #5a5c2ab7
+# %% ../../nbs/07_predict/01_records.ipynb #adc60b17
 @dataclass(frozen=True, eq=False)
 class ModalityView:
     "What a zoo says of the `n` models of a modality and of `d` datasets, once it is asked; NaN: unknown."
@@ -265,7 +265,7 @@ class ModalityView:
     def related(self) -> dict[str, np.ndarray]:  # name -> (n, n), see `related_models`
         return related_models(self.family, self.source, self.numbers[:, 0], self.name_similarity)
 
-# %% ../../nbs/07_predict/01_records.ipynb #33ba9650
+# %% ../../nbs/07_predict/01_records.ipynb #ba77c273
 _OF_MODELS = ("name_similarity", "related")
 _WITHOUT_RECORDS = (*_OF_MODELS, "scores", "evidence", "distances", "source_distances")
 
@@ -393,7 +393,7 @@ class RecordTable(ModalityView):
     def labels(self) -> dict[str, np.ndarray]:  # name -> (n, d), see `scale_labels`
         return scale_labels(self.accuracy)
 
-# %% ../../nbs/07_predict/01_records.ipynb #26df3292
+# %% ../../nbs/07_predict/01_records.ipynb #b70e04a3
 def nearness(
     distances: np.ndarray,  # NaN where unknown
     length_scale: float,  # a typical distance, see `RecordTable.length_scale`
@@ -401,7 +401,7 @@ def nearness(
     "Similarity that falls off with distance: exp(-2 (distance/scale)^2); far where no distance is known."
     return np.exp(-np.nan_to_num(2 * (distances / length_scale) ** 2, nan=2.0))
 
-# %% ../../nbs/07_predict/01_records.ipynb #9ac849fa
+# %% ../../nbs/07_predict/01_records.ipynb #2e326106
 def to_accuracy(
     z: np.ndarray,  # (n,)
     level: tuple[float, float],  # mean and standard deviation
@@ -412,7 +412,7 @@ def to_accuracy(
     below, above = np.minimum(found - majority_accuracy, 0), np.maximum(found - 1, 0)
     return np.clip(found, majority_accuracy, 1) + 1e-4 * (below + above)
 
-# %% ../../nbs/07_predict/01_records.ipynb #3b05b455
+# %% ../../nbs/07_predict/01_records.ipynb #60c061db
 def conformal_quantile(
     errors: Sequence[float],  # one a dataset that was left out
     coverage: float,
@@ -432,3 +432,18 @@ def accuracy_table(
     "Expected accuracies with intervals in [0, 1]."
     low, high = np.clip(accuracy - error, 0, 1), np.clip(accuracy + error, 0, 1)
     return pd.DataFrame({"accuracy": accuracy, "low": low, "high": high}, pd.Index(models, name="model"))
+
+# %% ../../nbs/07_predict/01_records.ipynb #b3f458f4
+def remember_last(
+    method: Callable,  # of a ranker; its argument is a dataset
+) -> Callable:
+    "The method, with its last result kept while the dataset and the ranker's table stay the same."
+
+    @functools.wraps(method)
+    def remembered(self, dataset):
+        last = vars(self).get("_last", (None, None))
+        if last[0] is not dataset or last[1] is not self.table:
+            last = self._last = dataset, self.table, method(self, dataset)
+        return last[2]
+
+    return remembered
