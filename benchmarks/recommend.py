@@ -21,7 +21,7 @@ from PIL import Image
 
 from transfergraph.predict.gaussian_process import fit_process
 from transfergraph.predict.methods import predict_target
-from transfergraph.predict.records import read_history
+from transfergraph.predict.records import RecordTable
 from transfergraph.recommend.transfergraph import TransferGraph
 from transfergraph.zoo.matrices import DatasetDescription
 from transfergraph.zoo.tables import Zoo
@@ -72,15 +72,15 @@ def main():
         found["command line"] = seconds(call)
     for name, value in found.items():
         print(f"{name:22} {value:6.2f} s" + (f" (limit {LIMITS[name]:g} s)" if name in LIMITS else ""))
-    history = read_history(zoo, modality="image")
-    known = np.flatnonzero(~np.isnan(history.accuracy).all(0)).tolist()
+    table = RecordTable.from_zoo(zoo, "image")
+    known = np.flatnonzero(~np.isnan(table.accuracy).all(0)).tolist()
 
     def by_formula():
-        process = fit_process(history, known)
+        process = fit_process(table, known)
         return [process.left_out(d) for d in known]
 
     def again():
-        return [fit_process(history, [k for k in known if k != d]).predict(d) for d in known]
+        return [fit_process(table, [k for k in known if k != d]).predict(d) for d in known]
 
     one, other = seconds(by_formula), seconds(again)
     print(

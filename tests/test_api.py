@@ -86,5 +86,7 @@ def test_evaluate_runs(tmp_path):
     ).validate()
     predictions, metrics, summary = tg.evaluate(zoo, ["mean"], seeds=[0], progress=False)
     assert (
-        len(predictions) == 9 and {"pearson"} <= set(metrics["metric"]) and set(summary["method"]) == {"mean"}
+        len(predictions) == 9
+        and {"pearson"} <= set(metrics["metric"])
+        and set(summary["method"]) == {"history-mean"}
     )

@@ -70,7 +70,9 @@ def folder(zoo, tmp_path_factory):
 def guesses(zoo):
     rows = zoo.records[["dataset", "model", "accuracy"]].set_axis(["target", "model", "score"], axis=1)
     noise = np.random.default_rng(1).normal(scale=0.1, size=len(rows))
-    return pd.concat([rows.assign(method="mean", score=rows["score"] + noise), rows.assign(method="TG,a")])
+    return pd.concat(
+        [rows.assign(method="history-mean", score=rows["score"] + noise), rows.assign(method="TG,a")]
+    )
 
 
 # --- start
@@ -224,7 +226,7 @@ def test_scoring_some_targets(folder, guesses, tmp_path, capsys):
 
 def test_scoring_a_tree_of_folders(zoo, folder, guesses, tmp_path, capsys):
     variant = "xgb_node2vec_all_normalize_without_transfer"
-    own = guesses[guesses["method"] == "mean"]
+    own = guesses[guesses["method"] == "history-mean"]
     for target, rows in own.groupby("target"):
         place = tmp_path / "rank_final" / target.replace("/", "_") / variant
         place.mkdir(parents=True)
@@ -302,7 +304,7 @@ def test_defaults_are_those_of_evaluate(folder, asked):
     assert main(["evaluate", str(folder)]) == 0
     asked.pop("fingerprint")
     expected = {"targets": None, "protocol": "clean", "out": None, "progress": True}
-    assert asked == {"methods": ["mean", "TG:XGB,N2V,all"], **expected}
+    assert asked == {"methods": ["history-mean", "TG:XGB,N2V,all"], **expected}
 
 
 @pytest.mark.parametrize(
@@ -340,7 +342,9 @@ def test_errors_are_one_line(folder, monkeypatch, capsys, error, args, code, lin
 def test_methods_are_listed(capsys):
     assert main(["methods"]) == 0
     names = capsys.readouterr().out.splitlines()
-    assert {"mean", "random", "LogME", "LR{all,LogME}", "TG:XGB,N2V,all", "TG:LR,GAT,graph"} <= set(names)
+    assert {"history-mean", "random", "LogME", "LR{all,LogME}", "TG:XGB,N2V,all", "TG:LR,GAT,graph"} <= set(
+        names
+    )
     assert len(names) == len(set(names))
     assert main(["methods", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == names
@@ -372,7 +376,7 @@ def test_graph_methods_run_from_the_command_line(folder, tmp_path, capsys):
     command = ["evaluate", str(folder), "--seeds", "0", "--target", "x", "--json", "--quiet"]
     assert main([*command, "--out", str(tmp_path)]) == 0
     out, _ = capsys.readouterr()
-    assert {row["method"] for row in json.loads(out)} == {"mean", "TG:XGB,N2V,all"}
+    assert {row["method"] for row in json.loads(out)} == {"history-mean", "TG:XGB,N2V,all"}
 
 
 def test_ctrl_c_by_the_real_program(folder, tmp_path):
@@ -500,7 +504,7 @@ def test_the_summary_says_when_there_is_no_baseline():
     table = pd.DataFrame([row | dict.fromkeys(["gain", "gain_low", "gain_high", "seed_sd"], np.nan)])
     assert "nan" not in aligned(summary_rows(table))
     assert "no gains: the method mean is not among those evaluated" in summary_note(table)
-    assert "gain: over" in summary_note(table.assign(method="mean"))
+    assert "gain: over" in summary_note(table.assign(method="history-mean"))
 
 
 def test_columns_are_aligned():

@@ -112,7 +112,7 @@ def test_make_repro_builds_a_zoo_and_its_reports(repro):
         "sweep",
     }
     methods = pd.read_csv(clone / "results" / "nano-image" / "summary" / "methods.csv")
-    assert {"mean", "LogME", "TG:LR,N2V,all", "TG:factors"} <= set(methods["method"])
+    assert {"history-mean", "LogME", "TG:LR,N2V,all", "TG:factors"} <= set(methods["method"])
     assert len(pd.read_parquet(clone / "zoos" / "nano-image" / "records.parquet")) == 4 * 2
 
 
@@ -151,7 +151,7 @@ def test_make_published_runs_the_pipeline_of_the_published_records(paper, repro)
     settings(clone / "paper" / "params.yaml", **PAPER)
     make(clone, "published", f"SOURCE={paper}")
     summary = pd.read_csv(clone / "results" / "paper-image" / "summary" / "methods.csv").set_index("method")
-    assert summary.loc["mean", "pearson"] == pytest.approx(0.8, abs=0.2)
+    assert summary.loc["history-mean", "pearson"] == pytest.approx(0.8, abs=0.2)
     names = {p.stem for p in (clone / "reports" / "paper-image").glob("*.ipynb")}
     assert names == {"pets", "svhn", "summary", "sweep", "ensemble", "published"}
     changed = {"params.yaml", "dvc.lock", "study/dvc.lock", "paper/params.yaml", "paper/dvc.lock"}

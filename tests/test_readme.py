@@ -228,9 +228,7 @@ def test_commands_in_other_documents_are_understood():
                     understood(words[1:])
                     found += 1
     assert found >= 1
-    prose = re.sub(
-        r"^\| \[.*", "", README, flags=re.M
-    )  # not the table of chapters
+    prose = re.sub(r"^\| \[.*", "", README, flags=re.M)  # not the table of chapters
     for text in re.findall(r"`transfergraph ([^`]+)`", prose):
         understood(shlex.split(text))
 

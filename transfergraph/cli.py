@@ -160,7 +160,7 @@ def _score_elsewhere(zoo, path, targets, protocol, out):
     return evaluate_predictions(zoo, rows, protocol=protocol, out=out, origin=str(origin))
 
 # %% ../nbs/12_cli.ipynb #40ae6449
-DEFAULT_METHODS = ("mean", "TG:XGB,N2V,all")  # what `evaluate` runs unless told
+DEFAULT_METHODS = ("history-mean", "TG:XGB,N2V,all")  # what `evaluate` runs unless told
 _METHOD = "a method, see `transfergraph methods`; may be repeated"
 _OUT = "write predictions.csv, metrics.csv and summary.csv there; a stopped run can then go on"
 _ELSEWHERE = "run nothing and score these: a predictions.csv, its folder, or a tree like rank_final"

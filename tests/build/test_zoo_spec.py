@@ -139,7 +139,7 @@ def test_the_stage_notebooks_run_on_a_spec_of_local_folders(specs, name, tmp_pat
     given = {"zoo": "zoo", "target": targets[0], "out": "target/one", "figures": "figures/one"}
     run_notebook(STAGES / "target.ipynb", "target.ipynb", given, progress=False)
     metrics = pd.read_csv("target/one/clean/metrics.csv")
-    assert set(metrics["method"]) == {"mean", "LogME", "H-score", "TG:LR,N2V,all"}
+    assert set(metrics["method"]) == {"history-mean", "LogME", "H-score", "TG:LR,N2V,all"}
 
 
 def test_a_wrong_spec_is_refused_by_name(specs):

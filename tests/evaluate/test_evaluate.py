@@ -484,7 +484,7 @@ def test_the_interval_is_that_of_the_normal_approximation_where_it_holds():
     )
 
 
-def random_metrics(seed=0, methods=("mean", "a", "b"), n_targets=6, seeds=(0, 1, 2)):
+def random_metrics(seed=0, methods=("history-mean", "a", "b"), n_targets=6, seeds=(0, 1, 2)):
     rng = np.random.default_rng(seed)
     keys = itertools.product([f"t{i}" for i in range(n_targets)], methods, ["pearson", "regret@5"], seeds)
     table = pd.DataFrame(keys, columns=["target", "method", "metric", "seed"])
@@ -500,12 +500,12 @@ def test_summary_by_hand():
     summary = summarise(table, n_resamples=500)
     assert list(summary.columns) == COLUMNS["summary"]
     assert summary[["method", "metric"]].apply(tuple, axis=1).tolist() == list(
-        itertools.product(["mean", "a", "b"], ["pearson", "regret@5"])
+        itertools.product(["history-mean", "a", "b"], ["pearson", "regret@5"])
     )
     by = over_seeds(table).set_index(["method", "metric", "target"])["value"].sort_index()
     rows = summary.set_index(["method", "metric"])
     for (method, metric), row in rows.iterrows():
-        own, base = by[method, metric], by["mean", metric]
+        own, base = by[method, metric], by["history-mean", metric]
         assert row["mean"] == pytest.approx(own.mean()) and row["n_targets"] == len(own)
         shared = (own - base[own.index]).to_numpy()
         assert row["gain"] == pytest.approx(shared.mean())
@@ -518,7 +518,7 @@ def test_summary_by_hand():
         if method == "a":
             means = means[[0, 1]]  # seed 2 lacks a target: its mean is over other targets
         assert row["seed_sd"] == pytest.approx(means.std())
-    assert (rows.loc["mean", ["gain", "gain_low", "gain_high"]] == 0).all(axis=None)
+    assert (rows.loc["history-mean", ["gain", "gain_low", "gain_high"]] == 0).all(axis=None)
 
 
 def test_summary_without_baseline_or_seeds():
@@ -535,8 +535,8 @@ def test_summary_without_baseline_or_seeds():
 
 
 def test_a_method_has_the_same_interval_whoever_else_is_there():
-    table = random_metrics(methods=("mean", "a", "b", "c"))
-    alone = table[table["method"].isin(["mean", "c"])]
+    table = random_metrics(methods=("history-mean", "a", "b", "c"))
+    alone = table[table["method"].isin(["history-mean", "c"])]
     rows = [summarise(t).set_index(["method", "metric"]).loc["c"] for t in (table, alone)]
     pd.testing.assert_frame_equal(*rows)
 
@@ -544,7 +544,11 @@ def test_a_method_has_the_same_interval_whoever_else_is_there():
 def test_paired_intervals_are_about_differences():
     hard = np.linspace(0.1, 0.9, 8)
     table = pd.DataFrame(
-        [(f"t{i}", m, "pearson", h + g) for i, h in enumerate(hard) for m, g in (("mean", 0.0), ("a", 0.02))],
+        [
+            (f"t{i}", m, "pearson", h + g)
+            for i, h in enumerate(hard)
+            for m, g in (("history-mean", 0.0), ("a", 0.02))
+        ],
         columns=["target", "method", "metric", "value"],
     )
     row = summarise(table).set_index("method").loc["a"]
@@ -559,14 +563,16 @@ def predict(zoo, target, methods, *, random_state=0, **options):
     others = accuracy_matrix(zoo).drop(columns=target).mean(axis=1)
     rng = np.random.default_rng([random_state, *target.encode()])
     noise = pd.Series(rng.normal(size=len(others)), others.index)
-    return pd.DataFrame({m: others if m == "mean" else others + 0.2 * len(m) * noise for m in methods})
+    return pd.DataFrame(
+        {m: others if m == "history-mean" else others + 0.2 * len(m) * noise for m in methods}
+    )
 
 
 def learner_of(method):
     return method.split(",")[1] if "," in method else None
 
 
-METHODS = ["TG,N2V,a", "mean", "TG,N2V,bb", "TG,GAT"]
+METHODS = ["TG,N2V,a", "history-mean", "TG,N2V,bb", "TG,GAT"]
 OPTIONS = {"predict": predict, "learner_of": None, "progress": False}
 
 
@@ -581,7 +587,7 @@ def files(folder):
 def test_methods_that_share_a_learner_are_one_task():
     tasks = plan_tasks(["x", "y"], METHODS, [0, 1], learner_of)
     assert len(tasks) == 2 * 2 * 3
-    assert [t.methods for t in tasks[:3]] == [("TG,N2V,a", "TG,N2V,bb"), ("mean",), ("TG,GAT",)]
+    assert [t.methods for t in tasks[:3]] == [("TG,N2V,a", "TG,N2V,bb"), ("history-mean",), ("TG,GAT",)]
     assert [(t.target, t.seed) for t in tasks[::3]] == [("x", 0), ("x", 1), ("y", 0), ("y", 1)]
 
 
@@ -616,7 +622,7 @@ def test_seeds_are_averaged_and_their_spread_is_shown(zoo):
     both = values["t1", "noisy", "spearman"]
     assert row["value"] == pytest.approx(both.mean()) and row["seed_sd"] == pytest.approx(both.std())
     assert row["n_seeds"] == 2
-    assert (summary[summary["method"] == "mean"]["seed_sd"] == 0).all()
+    assert (summary[summary["method"] == "history-mean"]["seed_sd"] == 0).all()
     assert summary.set_index(["method", "metric"]).loc[("noisy", "spearman"), "seed_sd"] > 0
 
 

@@ -174,11 +174,11 @@ def image_graph(paper):
 @pytest.mark.parametrize("name", GRAPH_EMBEDDERS)
 def test_learners_on_the_published_graph(paper, name):
     graph = image_graph(paper)
-    one, two = (GRAPH_EMBEDDERS[name](random_state=3).fit(graph) for _ in range(2))
+    one, two = (GRAPH_EMBEDDERS[name](random_state=3).fit_transform(graph) for _ in range(2))
     assert one.models.equals(two.models) and one.datasets.equals(two.datasets)
     assert one.models.shape == (185, 128) and one.datasets.shape == (78, 128)
     assert np.isfinite(one.models.to_numpy()).all() and one.models.index.tolist() == graph["model"].name
-    other = GRAPH_EMBEDDERS[name](random_state=4).fit(graph)
+    other = GRAPH_EMBEDDERS[name](random_state=4).fit_transform(graph)
     assert not np.allclose(one.models, other.models)
     edges = graph["model", "finetuned_on", "dataset"]
     z, d = one.models.to_numpy(), one.datasets.to_numpy()
@@ -195,7 +195,7 @@ def test_a_learner_does_not_depend_on_the_hash_seed():
         "s = g['model', 'finetuned_on', 'dataset']; "
         "s.edge_index = torch.tensor([[0, 1, 2], [0, 0, 1]]); s.edge_weight = torch.ones(3); "
         "s.edge_label_index = torch.tensor([[0, 3], [0, 1]]); s.edge_label = torch.tensor([1.0, 0.0]); "
-        "print(Node2Vec(epochs=3).fit(g).models.to_numpy().tobytes().hex()[:64])"
+        "print(Node2Vec(epochs=3).fit_transform(g).models.to_numpy().tobytes().hex()[:64])"
     )
     runs = [
         subprocess.run(
@@ -213,12 +213,12 @@ def test_a_learner_does_not_depend_on_the_hash_seed():
 def test_wrong_settings_are_refused(paper):
     graph = image_graph(paper)
     with pytest.raises(ValueError, match="context_size is 20"):
-        Node2Vec(context_size=20).fit(graph)
+        Node2Vec(context_size=20).fit_transform(graph)
     with pytest.raises(ValueError, match="model_features is 'name'"):
-        GRAPH_EMBEDDERS["SAGE"](model_features="name").fit(graph)
+        GRAPH_EMBEDDERS["SAGE"](model_features="name").fit_transform(graph)
     from transfergraph.zoo.paper import read_paper
 
     bare = build_graph(read_paper(paper, "image")[0], "pets", edges=("similar_to",))
     with pytest.raises(ValueError, match="no 'finetuned_on' edges"):
-        GRAPH_EMBEDDERS["GAT"]().fit(bare)
-    assert Node2Vec(epochs=1).fit(bare).models.shape == (185, 128)
+        GRAPH_EMBEDDERS["GAT"]().fit_transform(bare)
+    assert Node2Vec(epochs=1).fit_transform(bare).models.shape == (185, 128)

@@ -17,24 +17,18 @@ from transfergraph.cli import main
 from transfergraph.graph.build import build_graph, finetuned_on
 from transfergraph.metrics import weighted_kendall
 from transfergraph.predict.factorisation import (
-    MODEL_CATEGORIES,
     BayesianMatrixFactorization,
-    EvidenceRidge,
-    Ledger,
-    TargetFeatures,
-    fit_nystrom,
     fit_variational,
     model_features,
-    read_ledger,
-    smooth,
     standardise,
 )
+from transfergraph.predict.gaussian_process import EvidenceRidge, fit_nystrom, smooth, target_features
+from transfergraph.predict.records import RecordTable
 from transfergraph.recommend.transfergraph import MANY, TransferGraph, open_fit
 from transfergraph.zoo.matrices import (
     DatasetDescription,
     accuracy_matrix,
     accuracy_pairs,
-    distance_matrix,
     min_max,
 )
 from transfergraph.zoo.synthetic import make_zoo
@@ -59,17 +53,18 @@ def fitted(zoo):
     return TransferGraph().fit(zoo)
 
 
-def test_a_ledger_holds_the_mean_of_each_pair(zoo):
+def test_a_table_holds_the_mean_of_each_pair(zoo):
     twice = pd.concat([zoo.records, zoo.records.head(50).assign(accuracy=0.0)], ignore_index=True)
     other = zoo.records.head(5).assign(method="lora")
     bad = zoo.records.tail(5).assign(quality="chance")
     full = replace(zoo, records=pd.concat([twice, other, bad], ignore_index=True)).validate()
-    ledger = read_ledger(full, "image", distance_matrix(full))
-    matrix = accuracy_matrix(full).reindex(index=ledger.models, columns=ledger.datasets)
-    assert np.allclose(matrix.to_numpy()[ledger.rows, ledger.columns], ledger.accuracy)
-    assert len(ledger.rows) == matrix.notna().to_numpy().sum()
+    table = RecordTable.from_zoo(full, "image")
+    matrix = accuracy_matrix(full).reindex(index=table.models, columns=table.datasets)
+    assert np.allclose(matrix.to_numpy()[table.rows, table.columns], table.values)
+    assert len(table.rows) == matrix.notna().to_numpy().sum()
+    assert not {"accuracy", "labels", "scores", "name_similarity"} & set(vars(table))  # nothing dense unasked
     with pytest.raises(ValueError, match="no full fine-tuning record of text models"):
-        read_ledger(full, "text", distance_matrix(full))
+        RecordTable.from_zoo(full, "text")
 
 
 def test_a_models_vector_is_the_posterior_of_a_linear_regression():
@@ -82,7 +77,7 @@ def test_a_models_vector_is_the_posterior_of_a_linear_regression():
         EvidenceRidge(np.full((15, 1), 10.0)),
     )
     found = fit_variational(z, rows, columns, *priors, size=2, rounds=3)
-    expected = priors[0].features @ priors[0].weights
+    expected = priors[0].features @ found.model_weights
     for model in (0, 7, 39):
         mine = rows == model
         v, cov = found.datasets[columns[mine]], found.dataset_covariance[columns[mine]]
@@ -110,13 +105,12 @@ def test_known_vectors_are_recovered():
 
 
 def test_the_order_of_records_does_not_matter(zoo, drawn):
-    gaps = distance_matrix(zoo)
     shuffled = replace(zoo, records=zoo.records.sample(frac=1, random_state=0))
-    place = TransferGraph(method="factors").fit(zoo)._far(drawn.targets[0], "image")[1]
     one, other = (
-        BayesianMatrixFactorization(errors=False).fit(read_ledger(z, "image", gaps)) for z in (zoo, shuffled)
+        BayesianMatrixFactorization(intervals=False).fit(z, "image").predict(drawn.targets[0])["accuracy"]
+        for z in (zoo, shuffled)
     )
-    assert np.allclose(one.expect(place), other.expect(place), atol=1e-9)  # a pair may have two records
+    assert np.allclose(one, other, atol=1e-9)  # a pair may have two records
 
 
 def test_threads_do_not_matter(tmp_path, zoo):
@@ -124,8 +118,8 @@ def test_threads_do_not_matter(tmp_path, zoo):
     code = (
         "import sys; from transfergraph.predict.factorisation import *; from transfergraph.zoo.tables import *;"
         "z = Zoo.load(sys.argv[1]);"
-        "f = BayesianMatrixFactorization().fit(read_ledger(z, 'image', distance_matrix(z)));"
-        "print(f.vectors.models.sum().hex(), f.error.hex())"
+        "f = BayesianMatrixFactorization().fit(z, 'image');"
+        "print(f.learnt.vectors.models.sum().hex(), f.errors.sum().hex())"
     )
     said = [
         subprocess.run(
@@ -142,7 +136,7 @@ def test_threads_do_not_matter(tmp_path, zoo):
 
 
 def test_they_order_models_better_than_the_mean_and_know_how_far_they_err(zoo, drawn, fitted):
-    assert fitted.factors and not fitted.ensembles and len(zoo.records) > MANY
+    assert isinstance(fitted.rankers["image"], BayesianMatrixFactorization) and len(zoo.records) > MANY
     names = zoo.models["model"]
     by_mean = min_max(accuracy_matrix(zoo)).mean(axis=1).reindex(names).fillna(0.5).to_numpy()
     gains, inside = [], []
@@ -173,26 +167,24 @@ def test_models_without_records_are_placed_by_what_is_known_of_them(zoo, drawn):
 
 
 def test_other_records_move_the_models_vectors_only(zoo, fitted, drawn):
-    factors, place = fitted._far(drawn.targets[0], "image")
-    again = factors.read(factors.ledger)
-    assert np.allclose(again.expect(place), factors.expect(place))
-    ledger = factors.ledger
-    none = replace(ledger, rows=ledger.rows[:0], columns=ledger.columns[:0], accuracy=ledger.accuracy[:0])
-    alone = factors.read(none)
-    prior = factors.vectors.model_prior
-    assert np.allclose(alone.vectors.models, prior.features @ prior.weights)
+    learnt = fitted.rankers["image"].learnt
+    table, target = learnt.table, target_features(learnt.table, drawn.targets[0])
+    assert np.allclose(learnt.read(table).expect(target), learnt.expect(target))
+    none = replace(table, rows=table.rows[:0], columns=table.columns[:0], values=table.values[:0])
+    alone = learnt.read(none)
+    assert np.allclose(alone.vectors.models, learnt.features @ learnt.vectors.model_weights)
     with pytest.raises(ValueError, match="other models or datasets"):
-        factors.read(replace(ledger, models=ledger.models[1:]))
+        learnt.read(table.assume(models=table.models[1:]))
 
 
 def test_what_explain_lists_adds_up(fitted, drawn):
-    factors, place = fitted._far(drawn.targets[3], "image")
-    z = factors.vectors.models @ factors.vector(place)
+    learnt = fitted.rankers["image"].learnt
+    z = learnt.vectors.models @ learnt.vector(target_features(learnt.table, drawn.targets[3]))
     for row in (0, 17):
         table = fitted.explain(f"model-{row}", drawn.targets[3])
         assert np.isclose(table["effect"].iloc[:-1].sum(), table["effect"].iloc[-1])
         assert np.isclose(table["effect"].iloc[-1], z[row] - z.mean())
-        assert table["records"].iloc[-1] == (factors.ledger.rows == row).sum()
+        assert table["records"].iloc[-1] == (learnt.table.rows == row).sum()
     with pytest.raises(ValueError, match="model 'nobody' is not in the zoo"):
         fitted.explain("nobody", drawn.targets[3])
 
@@ -218,13 +210,12 @@ def test_a_saved_fit_ranks_as_before_and_holds_no_records(tmp_path, fitted, draw
         again.rank("set-0")
 
 
-@pytest.mark.parametrize("name", ["offsets", "ledger_rows", "datasets", "map_sizes"])
+@pytest.mark.parametrize("name", ["offsets", "records.rows", "datasets", "nystrom.sizes"])
 def test_damaged_arrays_are_refused(fitted, zoo, name):
-    factors = fitted.factors["image"]
-    arrays = factors.state()
-    arrays[name] = arrays[name] + 10**6 if name == "ledger_rows" else arrays[name][1:]
+    arrays, facts = fitted.rankers["image"].state()
+    arrays[name] = arrays[name] + 10**6 if name == "records.rows" else arrays[name][1:]
     with pytest.raises(ValueError, match=r"expected \d+ rows|not there"):
-        BayesianMatrixFactorization.restore(arrays, zoo.models, list(factors.ledger.datasets))
+        BayesianMatrixFactorization.from_state(zoo, arrays, facts)
 
 
 def test_a_search_replayed_from_the_truth(fitted, drawn, tmp_path):
@@ -280,21 +271,16 @@ def test_a_method_that_is_none_is_refused():
         TransferGraph(method="graph")
 
 
-def toy(accuracy):
+def toy(accuracy, **cards):
     rows, columns = np.nonzero(~np.isnan(accuracy))
-    n, d = accuracy.shape
-    return Ledger(
-        np.array([f"m{i}" for i in range(n)], object),
-        np.array([f"d{i}" for i in range(d)], object),
-        rows,
-        columns,
-        accuracy[rows, columns],
-        {kind: np.full(n, None, object) for kind in MODEL_CATEGORIES},
-        np.full((n, 3), np.nan),
-        np.full((d, 3), np.nan),
-        np.zeros(d),
-        np.full((d, d), np.nan),
+    models, sets = (np.array([f"{kind}{i}" for i in range(n)]) for kind, n in zip("md", accuracy.shape))
+    records = {"model": models[rows], "dataset": sets[columns], "accuracy": accuracy[rows, columns]}
+    zoo = Zoo(
+        models=pd.DataFrame({"model": models, "modality": "image", **cards}),
+        datasets=pd.DataFrame({"dataset": sets, "modality": "image"}),
+        records=pd.DataFrame(records),
     )
+    return RecordTable.from_zoo(zoo.validate(), "image")
 
 
 @settings(max_examples=40, deadline=None)
@@ -315,9 +301,8 @@ def test_whatever_the_records_predictions_are_accuracies(seed, n, d, kind):
     accuracy = accuracy[:, ~np.isnan(accuracy).all(0)]
     if not accuracy.shape[1]:
         return
-    factors = BayesianMatrixFactorization(rounds=5).fit(toy(accuracy))
-    place = TargetFeatures(np.full(accuracy.shape[1], np.nan), np.full(3, np.nan), 0.1)
-    found = factors.predict(place)
+    factors = BayesianMatrixFactorization(rounds=5).learn(toy(accuracy))
+    found = factors.predict(DatasetDescription("new", "image", majority_share=0.1))
     assert found["accuracy"].between(-1e-3, 1 + 1e-3).all() and len(found) == n
 
 
@@ -327,21 +312,20 @@ def test_scales_do_not_break_where_all_is_equal():
 
 
 def test_rare_kinds_share_no_column():
-    ledger = toy(np.eye(6))
-    names = np.array(["a", "a", "b", "b", "c", None], object)
-    features, told = model_features(replace(ledger, kinds=ledger.kinds | {"family": names}), most=2)
+    table = toy(np.eye(6), family=["a", "a", "b", "b", "c", None])
+    features, told = model_features(table, most=2)
     assert told[5:] == ["family a", "family b"] and features.shape == (6, 7)
     assert features[4, 5:].nnz == features[5, 5:].nnz == 0
 
 
-def test_a_place_among_the_known_has_their_coordinates():
+def test_a_dataset_among_the_known_has_their_coordinates():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(30, 4))
-    gaps = np.linalg.norm(points[:, None] - points, axis=-1)
-    ledger = replace(toy(rng.random((5, 30))), gaps=gaps)
-    drawn_map = fit_nystrom(ledger)
-    all_of_them = drawn_map.coordinates(gaps, ledger.sizes)
-    assert np.allclose(drawn_map.coordinates(gaps[7:8], ledger.sizes[7:8]), all_of_them[7:8])
+    distances = np.linalg.norm(points[:, None] - points, axis=-1)
+    table = toy(rng.random((5, 30))).assume(distances=distances)
+    nystrom = fit_nystrom(table)
+    all_of_them = nystrom.coordinates(distances, table.sizes)
+    assert np.allclose(nystrom.coordinates(distances[7:8], table.sizes[7:8]), all_of_them[7:8])
 
 
 def test_smooth_prefers_nothing_to_noise():

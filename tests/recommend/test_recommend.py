@@ -19,14 +19,12 @@ from transfergraph.predict.ensemble import (
     Ensemble,
     combine_ranks,
     combine_values,
-    fit_forest,
     guess_levels,
     reorder_by,
-    to_accuracy,
 )
 from transfergraph.predict.gaussian_process import KERNELS, covariances, fit_process
-from transfergraph.predict.inductive_sage import Inductive
-from transfergraph.predict.records import OWN, describe, read_history
+from transfergraph.predict.learners import OWN, Inductive, describe, fit_forest
+from transfergraph.predict.records import RecordTable, to_accuracy
 from transfergraph.recommend.transfergraph import TransferGraph, condition, expected_improvement, open_fit
 from transfergraph.zoo.matrices import DatasetDescription, extend, hide_target
 from transfergraph.zoo.paper import import_paper
@@ -69,25 +67,25 @@ def small(seed=0, n=12, d=6):
 
 
 def test_records_of_a_data_set_do_not_describe_it(zoos):
-    history = read_history(zoos["image"], modality="image")
-    dataset = history.datasets.index("pets")
-    known = [d for d in range(len(history.datasets)) if d != dataset]
-    changed = history.accuracy.copy()
+    table = RecordTable.from_zoo(zoos["image"], "image")
+    dataset = table.datasets.tolist().index("pets")
+    known = [d for d in range(len(table.datasets)) if d != dataset]
+    changed = table.accuracy.copy()
     changed[:, dataset] = np.random.default_rng(0).random(len(changed))
-    other = replace(history, accuracy=changed)
+    other = table.with_accuracy(changed)
     pd.testing.assert_frame_equal(
-        describe(history, dataset, known), describe(other, dataset, known), check_exact=True
+        describe(table, dataset, known), describe(other, dataset, known), check_exact=True
     )
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_leaving_out_by_formula_is_leaving_out(zoos, kernel):
-    history = read_history(zoos["text"], modality="text")
-    everything = fit_process(history, list(range(10)), KERNELS[kernel], ("rank",))
+    table = RecordTable.from_zoo(zoos["text"], "text")
+    everything = fit_process(table, list(range(10)), KERNELS[kernel], ("rank",))
     for dataset in (0, 4):
-        rows = ~np.isnan(history.accuracy[:, dataset])
+        rows = ~np.isnan(table.accuracy[:, dataset])
         group = everything.columns == dataset
-        models, datasets = covariances(history, KERNELS[kernel])
+        models, datasets = covariances(table, KERNELS[kernel])
         rest = ~group
         full = (
             models[np.ix_(everything.rows, everything.rows)]
@@ -103,50 +101,50 @@ def test_leaving_out_by_formula_is_leaving_out(zoos, kernel):
 def test_kernels_are_covariances(zoos):
     for modality, zoo in zoos.items():
         for kernel in KERNELS.values():
-            for matrix in covariances(read_history(zoo, modality=modality), kernel):
+            for matrix in covariances(RecordTable.from_zoo(zoo, modality), kernel):
                 assert np.allclose(matrix, matrix.T) and np.linalg.eigvalsh(matrix).min() > -1e-8
 
 
 def test_network_does_not_see_the_target(zoos):
-    history = read_history(zoos["text"], modality="text")
+    table = RecordTable.from_zoo(zoos["text"], "text")
     target, known = 3, [0, 1, 2, 4, 5]
-    changed = history.accuracy.copy()
+    changed = table.accuracy.copy()
     changed[:, target] = 0.5
     found = [
-        Inductive(epochs=5).fit(h, known).predict(h, known, [target])["z"]
-        for h in (history, replace(history, accuracy=changed))
+        Inductive(epochs=5).fit(t, known).predict(t, known, [target])["z"]
+        for t in (table, table.with_accuracy(changed))
     ]
     assert (found[0] == found[1]).all()
 
 
-@pytest.mark.parametrize("recipe", RANK_COMBINATIONS[::7])
-def test_values_are_handed_out_by_order(recipe):
+@pytest.mark.parametrize("combination", RANK_COMBINATIONS[::7])
+def test_values_are_handed_out_by_order(combination):
     rng = np.random.default_rng(0)
     predictions = {
-        (name, label): rng.random(9) for name in recipe.learners for label in ("z", "rank", "share")
+        (name, label): rng.random(9) for name in combination.learners for label in ("z", "rank", "share")
     }
     values, order = (
         combine_values(VALUE_COMBINATIONS[0], {("forest", "z"): rng.random(9)}),
-        combine_ranks(recipe, predictions),
+        combine_ranks(combination, predictions),
     )
-    given = [predictions[name, recipe.label] for name in recipe.learners]
+    given = [predictions[name, combination.label] for name in combination.learners]
     assert np.allclose(order, np.mean([(v - v.mean()) / v.std() for v in given], 0))
     found = reorder_by(values, order)
     assert (np.argsort(found) == np.argsort(order)).all() and sorted(found) == sorted(values)
 
 
-def test_recipes_of_one_learner_are_that_learner(zoos):
-    history = read_history(hide_target(zoos["text"], "glue/cola"), "glue/cola")
+def test_combinations_of_one_learner_are_that_learner(zoos):
     forest = (Combination(("forest",), "z"),)
-    ensemble = Ensemble(values=forest, orders=None, levels=("others",)).fit(history)
-    dataset = history.datasets.index("glue/cola")
-    z = ensemble.learners(history, dataset)["forest", "z"]
-    level = guess_levels(history, ensemble.known, dataset)["others"]
-    expected = to_accuracy(z, level, history.floor[dataset])
-    assert np.allclose(ensemble.predict(history, dataset)["accuracy"], expected)
+    ensemble = Ensemble(values=forest, orders=None, levels=("others",))
+    ensemble.fit(hide_target(zoos["text"], "glue/cola"), "text", "glue/cola")
+    table, dataset = ensemble.table, ensemble.table.datasets.tolist().index("glue/cola")
+    z = ensemble.learners.predict(table, dataset)["forest", "z"]
+    level = guess_levels(table, ensemble.learners.known, dataset)["others"]
+    expected = to_accuracy(z, level, table.majority_accuracy[dataset])
+    assert np.allclose(ensemble.predict("glue/cola")["accuracy"], expected)
 
 
-def test_nobody_falls_below_the_floor():
+def test_nobody_falls_below_the_majority_accuracy():
     z = np.array([-8.0, -5.0, 0.0, 1.0, 9.0])
     found = to_accuracy(z, (0.8, 0.06), 0.69)
     assert (np.diff(found) > 0).all() and found.min() > 0.689 and found.max() < 1.001
@@ -154,8 +152,7 @@ def test_nobody_falls_below_the_floor():
 
 def test_levels_without_scores_are_those_of_others(zoos):
     zoo = replace(zoos["text"], scores=zoos["text"].scores[:0])
-    history = read_history(zoo, modality="text")
-    guesses = guess_levels(history, list(range(9)), 9)
+    guesses = guess_levels(RecordTable.from_zoo(zoo, "text"), list(range(9)), 9)
     assert set(guesses) == set(LEVEL_GUESSES) and len(set(guesses.values())) == 1
 
 
@@ -217,12 +214,12 @@ def test_reasons_are_what_would_be_lost(text):
     hidden, graph = text
     name = hidden.records["model"].iloc[0]
     table = graph.explain(name, "glue/cola").set_index("part")
-    history = read_history(hidden, "glue/cola")
-    column, row = history.datasets.index("glue/cola"), history.models.index(name)
+    records = RecordTable.from_zoo(hidden, target="glue/cola")
+    column, row = len(records.datasets) - 1, records.row(name)
     # by definition: the same labels, conditioned on all pairs but this model's
-    process = fit_process(history, list(range(len(history.datasets) - 1)), KERNELS["near"], ("z",))
+    process = fit_process(records, list(range(column)), KERNELS["near"], ("z",))
     keep = process.rows != row
-    models, datasets = covariances(history, KERNELS["near"])
+    models, datasets = covariances(records, KERNELS["near"])
     full = models[np.ix_(process.rows, process.rows)] * datasets[np.ix_(process.columns, process.columns)]
     full += KERNELS["near"].noise * np.eye(len(full))
     cross = models[row, process.rows] * datasets[column, process.columns]
@@ -234,14 +231,14 @@ def test_reasons_are_what_would_be_lost(text):
 # -- cold_start, and the account of the parts
 
 
-def test_the_forest_for_newcomers_reads_nobodys_own_records():
-    history = read_history(small(), modality="image")
-    columns = set(fit_forest(history, [0, 1, 2, 3], cold_start=True).columns)
+def test_the_forest_for_a_cold_start_reads_nobodys_own_records():
+    table = RecordTable.from_zoo(small(), "image")
+    columns = set(fit_forest(table, [0, 1, 2, 3], cold_start=True).columns)
     assert "family_z" in columns and not columns & set(OWN)
-    assert set(fit_forest(history, [0, 1, 2, 3]).columns) & set(OWN)
+    assert set(fit_forest(table, [0, 1, 2, 3]).columns) & set(OWN)
 
 
-def test_a_newcomer_is_expected_to_do_as_its_family_does():
+def test_a_new_model_is_expected_to_do_as_its_family_does():
     zoo = small()
     rows = pd.DataFrame({"model": ["vit-new", "beit-new"], "modality": "image", "n_params": 3e6})
     zoo = replace(zoo, models=pd.concat([zoo.models, rows.assign(family=["vit", "beit"])])).validate()
@@ -252,7 +249,7 @@ def test_a_newcomer_is_expected_to_do_as_its_family_does():
     assert table["why"]["vit-new"] == "no record; family vit"
 
 
-def test_records_of_newcomers_are_hidden():
+def test_records_of_cold_models_are_hidden():
     zoo = small(n=15)
     found = cold_models(zoo, "d0", 1)
     models = found["model"]
@@ -276,23 +273,23 @@ def test_the_target_of_a_study_is_hidden():
 
 @pytest.fixture(scope="module")
 def fitted():
-    "The history of a small zoo, and an ensemble that was fitted on all but its last dataset."
-    history = read_history(small(), modality="image")
-    return history, Ensemble().fit(history, [0, 1, 2, 3, 4])
+    "The records of a small zoo, and an ensemble that was fitted on all but its last dataset."
+    table = RecordTable.from_zoo(small(), "image")
+    return table, Ensemble().learn(table, [0, 1, 2, 3, 4])
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_uses_what_it_may(name, fitted):
-    history, ensemble = fitted
-    before = ensemble.predict(history, 5)
+    table, ensemble = fitted
+    before = ensemble.expect(table, 5)
     variant = VARIANTS[name]
-    chosen, seen = apply_variant(variant, ensemble, history)
-    assert {learner for r in chosen.by_value for learner in r.learners} <= set(variant.learners)
-    assert bool(chosen.by_order) == (variant.changes.get("orders", ()) is not None)
-    assert (seen.floor > 0).all() == variant.floor
+    chosen, seen = apply_variant(variant, ensemble, table)
+    assert {learner for c in chosen.choice.by_value for learner in c.learners} <= set(variant.learners)
+    assert bool(chosen.choice.by_order) == (variant.changes.get("orders", ()) is not None)
+    assert (seen.majority_accuracy > 0).all() == variant.majority
     if name == "whole":
-        pd.testing.assert_frame_equal(chosen.predict(seen, 5), before, check_exact=True)
-    pd.testing.assert_frame_equal(ensemble.predict(history, 5), before, check_exact=True)  # left as it was
+        pd.testing.assert_frame_equal(chosen.expect(seen, 5), before, check_exact=True)
+    pd.testing.assert_frame_equal(ensemble.expect(table, 5), before, check_exact=True)  # left as it was
 
 
 # -- new datasets
@@ -415,13 +412,12 @@ def test_saved_fits_are_checked(tmp_path):
 
 
 def test_a_tree_that_leads_nowhere_is_refused():
-    history = read_history(small(), modality="image")
-    ensemble = Ensemble().fit(history)
-    arrays, facts = ensemble.state()
+    zoo = small()
+    arrays, facts = Ensemble().fit(zoo, "image").state()
     for name, value in (("forest.left", 10**6), ("forest.column", 999), ("forest.right", 0)):
         broken = {**arrays, name: np.where(np.arange(len(arrays[name])) == 3, value, arrays[name])}
         with pytest.raises(ValueError, match="leads nowhere"):
-            Ensemble.restore(history, broken, facts)
+            Ensemble.from_state(zoo, broken, facts)
 
 
 def test_fits_are_kept_and_made_anew(tmp_path):

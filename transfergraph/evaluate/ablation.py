@@ -6,6 +6,7 @@
 __all__ = ['VARIANTS', 'Variant', 'apply_variant', 'study_target', 'cold_models', 'run_studies']
 
 # %% ../../nbs/10_evaluate/03_ablation.ipynb #23d0c670
+import copy
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..predict.ensemble import BASE_LEARNERS, RANK_COMBINATIONS, VALUE_COMBINATIONS, Ensemble
-from ..predict.records import History, read_history
+from ..predict.records import RecordTable
 from ..recommend.transfergraph import TransferGraph
 from ..run.tasks import TaskError, map_unordered
 from ..zoo.matrices import accuracy_matrix, hide_target
@@ -27,7 +28,7 @@ class Variant:
 
     learners: tuple[str, ...] = BASE_LEARNERS  # that may be used
     changes: dict = field(default_factory=dict)  # fields of `Ensemble` -> other values
-    floor: bool = True  # whether it is known how often the largest class occurs
+    majority: bool = True  # whether it is known how often the largest class occurs
 
 
 VARIANTS: dict[str, Variant] = {
@@ -44,32 +45,30 @@ VARIANTS: dict[str, Variant] = {
             "orders": tuple(r for r in RANK_COMBINATIONS if r.label == "z"),
         }
     ),
-    "the best recipe only": Variant(changes={"best": 1}),
-    "all recipes": Variant(changes={"best": len(RANK_COMBINATIONS)}),
+    "the best combination only": Variant(changes={"best": 1}),
+    "all combinations": Variant(changes={"best": len(RANK_COMBINATIONS)}),
     "level of others": Variant(changes={"levels": ("others",)}),
-    "no floor": Variant(floor=False),
+    "no majority accuracy": Variant(majority=False),
 }
 
-
+# %% ../../nbs/10_evaluate/03_ablation.ipynb #7fb27b941602401d91542211134fc71a
 def apply_variant(
     variant: Variant,
     ensemble: Ensemble,  # fitted, see `Ensemble.choose`
-    history: History,
-) -> tuple[Ensemble, History]:  # copies
+    table: RecordTable,
+) -> tuple[Ensemble, RecordTable]:  # copies
     "Choose again, as the variant says."
-    if not variant.floor:
-        history = replace(history, floor=np.zeros_like(history.floor))
-    found = replace(ensemble)
-    for name in ("known", "inner", "processes", "forest", "cold_start", "network"):
-        setattr(found, name, getattr(ensemble, name))
+    if not variant.majority:
+        table = table.assume(majority_accuracy=np.zeros_like(table.majority_accuracy))
+    found = copy.copy(ensemble)
     for name, value in variant.changes.items():
         setattr(found, name, value)
 
-    def usable(recipes):
-        return recipes and tuple(r for r in recipes if set(r.learners) <= set(variant.learners))
+    def usable(combinations):
+        return combinations and tuple(c for c in combinations if set(c.learners) <= set(variant.learners))
 
     found.values, found.orders = usable(found.values), usable(found.orders)
-    return found.choose(history), history
+    return found.choose(table), table
 
 # %% ../../nbs/10_evaluate/03_ablation.ipynb #00473d52
 def study_target(
@@ -83,14 +82,18 @@ def study_target(
     `predictions` has columns target, method, model, score, seed; `intervals` model, accuracy, low, high,
     truth, target, seed; `search` rule, runs, regret, target, seed."""
     truth = accuracy_matrix(zoo)[target].dropna()
-    graph = TransferGraph(random_state, n_jobs=1).fit(hide_target(zoo, target))
-    history = read_history(graph.zoo, target)
-    modality = zoo.datasets.set_index("dataset").at[target, "modality"]
-    column, ensemble, rows, intervals = history.datasets.index(target), graph.ensembles[modality], [], None
-    learnt = ensemble.learners(history, column)
+    graph = TransferGraph(random_state, n_jobs=1, method="ensemble").fit(hide_target(zoo, target))
+    ensemble = graph.rankers[zoo.datasets.set_index("dataset").at[target, "modality"]]
+    records, column, rows, intervals = (
+        ensemble.table.with_dataset(target),
+        len(ensemble.table.datasets),
+        [],
+        None,
+    )
+    learnt = ensemble.learners.predict(records, column)
     for name, variant in VARIANTS.items():
-        chosen, seen = apply_variant(variant, ensemble, history)
-        table = chosen.predict(seen, column, learnt).reindex(truth.index)
+        chosen, seen = apply_variant(variant, ensemble, records)
+        table = chosen.expect(seen, column, learnt).reindex(truth.index)
         rows.append(
             pd.DataFrame({"method": name, "model": truth.index, "score": table["accuracy"].to_numpy()})
         )
@@ -122,10 +125,10 @@ def cold_models(
     part = np.array_split(np.random.default_rng(random_state).permutation(models), folds)[fold]
     hidden = hide_target(zoo, target)
     hidden = replace(hidden, records=hidden.records[~hidden.records["model"].isin(part)])
-    history = read_history(hidden, target)
-    ensemble = Ensemble(random_state=random_state).fit(history)
+    modality = zoo.datasets.set_index("dataset").at[target, "modality"]
+    ensemble = Ensemble(random_state=random_state).fit(hidden, modality, target)
     truth = accuracy_matrix(zoo)[target].reindex(part).dropna()
-    found = ensemble.predict(history, history.datasets.index(target))["accuracy"].reindex(truth.index)
+    found = ensemble.predict(target)["accuracy"].reindex(truth.index)
     table = pd.DataFrame({"model": truth.index, "score": found.to_numpy(), "accuracy": truth.to_numpy()})
     return table.assign(target=target, fold=fold)
 

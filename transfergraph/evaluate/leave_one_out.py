@@ -30,7 +30,7 @@ from transfergraph.evaluate.summary import (
     summarise,
     true_accuracy,
 )
-from ..metrics import RANK_METRICS
+from ..metrics import RANK_METRICS, method_name
 from transfergraph.run.files import (
     FLOAT_FORMAT,
     checksum,
@@ -209,7 +209,7 @@ def evaluate(
     Writes predictions.csv, metrics.csv and summary.csv to `out`. Raises `ValueError` where a name or number
     is wrong, and an error that names target, seed and methods where a task fails; finished tasks stay
     in `out`/.parts."""
-    methods, seeds = list(dict.fromkeys(methods)), sorted(set(seeds))
+    methods, seeds = list(dict.fromkeys(map(method_name, methods))), sorted(set(seeds))
     targets = zoo.targets if targets is None else list(targets)
     for name, given in (("methods", methods), ("targets", targets), ("seeds", seeds)):
         if not given:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..metrics import PROTOCOLS, RANK_METRICS, bootstrap_mean
+from ..metrics import PROTOCOLS, RANK_METRICS, bootstrap_mean, method_name
 from ..zoo.tables import Zoo
 
 # %% ../../nbs/10_evaluate/01_summary.ipynb #8edb47106e1a46a883d545849b8ab81b
@@ -104,6 +104,7 @@ def check_predictions(
     rows = predictions.assign(seed=predictions["seed"] if "seed" in predictions else 0)[
         COLUMNS["predictions"]
     ]
+    rows = rows.assign(method=rows["method"].map(method_name, na_action="ignore"))
     score = pd.to_numeric(rows["score"], errors="coerce")
     rules = (
         ("target", ~rows["target"].isin(zoo.datasets["dataset"]), "is not a dataset of this zoo"),
@@ -138,11 +139,12 @@ def per_seed_metrics(
     first wrong row, and where nothing is left to score."""
     rows = check_predictions(zoo, predictions, origin)
     truth = {t: true_accuracy(zoo, t, protocol) for t in zoo.datasets["dataset"] if t in set(rows["target"])}
+    methods = rows["method"].unique()
     rows = rows[rows["score"].notna()].sort_values("model", kind="stable")
     groups = {key: group for key, group in rows.groupby(["target", "method", "seed"], sort=False)}
     values = []
     for target, accuracy in truth.items():
-        for method in predictions["method"].unique():
+        for method in methods:
             for seed in sorted(rows["seed"].unique()):
                 group = groups.get((target, method, seed), rows[:0])
                 group = group[group["model"].isin(accuracy.index)]
@@ -180,7 +182,7 @@ def score_predictions(
 # %% ../../nbs/10_evaluate/01_summary.ipynb #59bbdb311c014d738909a11f9e486628
 def summarise(
     metrics: pd.DataFrame,  # from `per_seed_metrics`; from `score_predictions` too, then without `seed_sd`
-    baseline: str = "mean",  # method that gains are measured against; where it is absent they are NaN
+    baseline: str = "history-mean",  # method that gains are measured against; where it is absent they are NaN
     n_resamples: int = 10_000,
     level: float = 0.95,  # of the intervals
     random_state: int = 0,

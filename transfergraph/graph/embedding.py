@@ -241,7 +241,7 @@ class Node2Vec:
     weighted = False  # whether a walk heeds edge weights
     plus = False
 
-    def fit(
+    def fit_transform(
         self,
         graph: "HeteroData",  # from `build_graph`
     ) -> Embeddings:
@@ -306,7 +306,7 @@ class GraphSAGE:
 
         return SAGEConv(width, self.dim)
 
-    def fit(
+    def fit_transform(
         self,
         graph: "HeteroData",  # from `build_graph`, with *fine-tuned on* edges
     ) -> Embeddings:

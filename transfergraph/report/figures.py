@@ -31,7 +31,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = (
 )  # seaborn's palette "colorblind"
 DPI = 100
 MAX_BYTES = 60_000  # of a PNG file
-_BASELINES = ("random", "mean", "history-mean")
+_BASELINES = ("random", "history-mean")
 FAMILIES = {"baseline": GREY, "score": GREEN, "metadata": ORANGE, "graph": BLUE}
 METRIC_NAMES = {
     "pearson": "Pearson correlation",
@@ -200,7 +200,7 @@ def figure_predicted_vs_true(
 def figure_methods(
     summary: pd.DataFrame,  # columns method, metric, mean, low, high; low and high may be NaN
     metric: str,  # which rows of it
-    baseline: str = "mean",  # method that gets the vertical line, where the table has it
+    baseline: str = "history-mean",  # method that gets the vertical line, where the table has it
 ) -> "Figure":
     "Mean and interval of every method, best first."
     rows = _rows(summary, metric).dropna(subset=["mean"])

@@ -176,7 +176,7 @@ def learn_map(
     nobody = pd.DataFrame({"dataset": [EVERYTHING], "modality": [modality], "role": ["target"]})
     rows["datasets"] = pd.concat([zoo.datasets, nobody], ignore_index=True)
     with thread_limit(1):
-        vectors = GRAPH_EMBEDDERS[learner](random_state=random_state).fit(
+        vectors = GRAPH_EMBEDDERS[learner](random_state=random_state).fit_transform(
             build_graph(replace(zoo, **rows), EVERYTHING)
         )
     datasets = vectors.datasets.drop(index=EVERYTHING)
@@ -242,14 +242,15 @@ def target_rows(
         wide = metrics.pivot(index="method", columns="metric", values="value")
         wide = wide.sort_values(["pearson", "regret@5"], ascending=[False, True], kind="stable")
         row = {"page": file.parts[-3], "target": str(metrics["target"].iloc[0])}
-        for key, method in (("best", wide.index[0]), (headline, headline), ("mean", "mean")):
+        for key, method in (("best", wide.index[0]), (headline, headline), ("history-mean", "history-mean")):
             there = wide.loc[method] if method in wide.index else {}
             row |= {f"{key}, Pearson": there.get("pearson"), f"{key}, regret@5": there.get("regret@5")}
             if key == "best":
                 row["best method"] = method
         rows.append(row)
     columns = ["target", "best method", "best, Pearson", "best, regret@5", f"{headline}, Pearson"]
-    columns += [f"{headline}, regret@5", "mean, Pearson", "mean, regret@5", "page"]
+    columns += [f"{headline}, regret@5", "history-mean, Pearson", "history-mean, regret@5"]
+    columns += ["page"]
     table = pd.DataFrame(rows, columns=columns)
     return table.astype({c: float for c in columns if ", " in c})
 
@@ -341,8 +342,8 @@ the zoo for it, and the rankings were held against what the models really reache
 correlation between predicted and true accuracy, 1 at best; <i>regret@5</i> is the accuracy lost by
 fine-tuning only the first five and keeping the best of them, 0 at best.</p>
 <p class="quiet">The best method of a target is known only afterwards, and the best of many flatters itself.
-TG:ensemble is what one would have used; mean is the plainest baseline, a model's mean on the other datasets
-.</p>
+TG:ensemble is what one would have used; history-mean is the plainest baseline, a model's mean on the other
+datasets.</p>
 """
 
 

@@ -85,23 +85,23 @@ def summary_rows(
     summary: "pd.DataFrame",  # from `transfergraph.evaluate.summary.summarise`
     metrics: Iterable[str] = SHOWN,
 ) -> list[list[str]]:  # head and a row per metric and method
-    "Means, gains over the baseline `mean`, and their 95% intervals."
+    "Means, gains over the baseline `history-mean`, and their 95% intervals."
     rows = [["metric", "method", "mean", "95% interval", "gain", "95% interval", "seed sd", "targets"]]
     for metric in metrics:
         for row in summary[summary["metric"] == metric].to_dict("records"):
             gain = [_figure(row["gain"], "+.3f"), _interval(row["gain_low"], row["gain_high"], "+.3f")]
             name = "" if any(metric == seen for seen, *_ in rows) else metric
             texts = [name, row["method"], _figure(row["mean"]), _interval(row["low"], row["high"])]
-            texts += gain if row["method"] != "mean" else ["", ""]
+            texts += gain if row["method"] != "history-mean" else ["", ""]
             rows.append([*texts, _figure(row["seed_sd"]), str(row["n_targets"])])
     return rows
 
 
 def summary_note(summary: "pd.DataFrame") -> str:
     "What the columns of the summary mean."
-    if "mean" not in set(summary["method"]):
-        return "no gains: the method mean is not among those evaluated; regret: lower is better"
-    return "gain: over the method mean, on the same targets; regret: accuracy lost, lower is better"
+    if "history-mean" not in set(summary["method"]):
+        return "no gains: the method history-mean is not among those evaluated; regret: lower is better"
+    return "gain: over the method history-mean, on the same targets; regret: accuracy lost, lower is better"
 
 # %% ../../nbs/11_report/05_terminal.ipynb #b39e9ee1
 def ranking_rows(
