@@ -116,8 +116,8 @@ def test_the_order_of_records_does_not_matter(zoo, drawn):
 def test_threads_do_not_matter(tmp_path, zoo):
     zoo.save(tmp_path / "zoo")
     code = (
-        "import sys; from transfergraph.predict.factorisation import *; from transfergraph.zoo.tables import *;"
-        "z = Zoo.load(sys.argv[1]);"
+        "import sys; from transfergraph.predict.factorisation import *;"
+        "from transfergraph.zoo.tables import *; z = Zoo.load(sys.argv[1]);"
         "f = BayesianMatrixFactorization().fit(z, 'image');"
         "print(f.learnt.vectors.models.sum().hex(), f.errors.sum().hex())"
     )
