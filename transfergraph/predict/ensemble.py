@@ -326,10 +326,8 @@ def restore_ensemble(
         for name, kernel in KERNELS.items()
     }
     learners = LearnerSet(facts["known"], forests, Inductive.from_arrays(parts["network"], LABELS), processes)
-    by_value, by_order = (
-        [combinations[i] for i in facts[name]]
-        for name, combinations in (("values", VALUE_COMBINATIONS), ("orders", RANK_COMBINATIONS))
-    )
+    by_value = [VALUE_COMBINATIONS[i] for i in facts["values"]]
+    by_order = [RANK_COMBINATIONS[i] for i in facts["orders"]]
     errors = {int(d): e for d, e in parts.get("errors", {}).items()}
     return learners, Choice(by_value, by_order, facts["level"], errors)
 
@@ -424,8 +422,8 @@ class Ensemble:
         "What is expected of models before one is fine-tuned, and how errors go together."
         table, column = self._with_target(dataset)
         mean, process = self.expect(table, column)["accuracy"], self.learners.process(table)
-        level = guess_levels(table, self.learners.known, column)[self.choice.level]
-        unit = level[1] * process.spread[process.labels.index("z")]
+        _, spread = guess_levels(table, self.learners.known, column)[self.choice.level]
+        unit = spread * process.spread[process.labels.index("z")]
         error = self.choice.error(table, column, self.coverage)
         shared = 1.0 if np.isnan(error) else error / 1.645
         common = process.covariance_of(column) / 2  # half of it: errors of the ensemble go together less

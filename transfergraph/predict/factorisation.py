@@ -421,9 +421,7 @@ class BayesianMatrixFactorization:
         found, target, names = self.learnt.vectors, self._target(dataset), self.table.models
         expected, v = self.learnt.expect(target), self.learnt.vector(target)
         rows = np.argsort(-expected, kind="stable")
-        if models is not None:
-            rows = rows[np.isin(names[rows], models)]
-        rows = rows[:SEARCHED]
+        rows = (rows if models is None else rows[np.isin(names[rows], models)])[:SEARCHED]
         shared = found.models[rows] @ found.spread_datasets @ found.models[rows].T
         own = np.einsum("npq,p,q->n", found.model_covariance[rows], v, v) + found.noise
         unit = self.learnt.levels.guess(self.learnt.nystrom, target)[1]

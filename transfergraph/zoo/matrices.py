@@ -57,7 +57,8 @@ def distance_matrix(
     "Distance between datasets; from the embeddings (Euclidean) where no distances are listed."
     rows = zoo.distances[zoo.distances["method"] == method]
     if len(rows):
-        names = [d for d in zoo.datasets["dataset"] if d in {*rows["dataset"], *rows["other"]}]
+        known = {*rows["dataset"], *rows["other"]}
+        names = [d for d in zoo.datasets["dataset"] if d in known]
         at = {name: i for i, name in enumerate(names)}
         i, j = rows["dataset"].map(at).to_numpy(int), rows["other"].map(at).to_numpy(int)
         values = np.full((len(names), len(names)), np.nan)
