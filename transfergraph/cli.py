@@ -81,9 +81,8 @@ def main(
         terminal.any_name()
         # torch_geometric still calls it; a user can do nothing about that
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-    return terminal.run_program(
-        app, "transfergraph", terminal.one_word_each(sys.argv[1:] if argv is None else argv)
-    )
+    words = terminal.one_word_each(sys.argv[1:] if argv is None else argv)
+    return terminal.run_program(app, "transfergraph", words)
 
 # %% ../nbs/12_cli.ipynb #1757a89f
 @app.command("methods")
@@ -221,13 +220,12 @@ def _described(zoo, data, dataset, probe, quiet, text_column, label_column):
     "The fit, the user's dataset and its description; of a dataset of the zoo its name is enough."
     from transfergraph.recommend.candidates import describe_dataset
     from transfergraph.recommend.transfergraph import open_fit
-    from transfergraph.report.notebooks import yaml_value
 
     graph = open_fit(zoo, say=_say)
     if data is None:
         return graph, None, dataset
     if probe is not None:
-        probe = yaml_value(probe, "--probe")
+        probe = terminal.yaml_value(probe, "--probe")
         probe = probe if isinstance(probe, dict) else {"spec": str(probe)}
         if "spec" not in probe:
             raise ValueError("--probe: expected a model, or {spec: model, input_size: 64}")
@@ -302,9 +300,8 @@ def _settings(text):
     from inspect import signature
 
     from transfergraph.models.training import Settings
-    from transfergraph.report.notebooks import yaml_value
 
-    given, known = yaml_value(text, "--settings") or {}, signature(Settings).parameters
+    given, known = terminal.yaml_value(text, "--settings") or {}, signature(Settings).parameters
     if not isinstance(given, dict) or not given.keys() <= known.keys():
         wrong = min(map(str, given.keys() - known.keys())) if isinstance(given, dict) else text
         raise ValueError(f"--settings: {wrong!r} is not a setting; expected some of {', '.join(known)}")
@@ -419,12 +416,10 @@ def run_notebook_command(
     params_file: _option(str, "YAML", "file of parameters; -p goes before it") = None,
 ) -> None:
     "Run a notebook with parameters."
-    from transfergraph.report.notebooks import read_parameters, run_notebook
-
-    parameters = read_parameters(params_file, parameter or [])
+    parameters = terminal.read_parameters(params_file, parameter or [])
     if not Path(notebook).is_file():
         raise FileNotFoundError(f"{notebook}: no such notebook")
-    run_notebook(notebook, out, parameters)
+    terminal.run_notebook(notebook, out, parameters)
 
 # %% ../nbs/12_cli.ipynb #86d740c6
 @app.command("site")

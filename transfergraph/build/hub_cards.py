@@ -47,6 +47,10 @@ def _is_revision(value):
     return _REVISION.fullmatch(value) and ".." not in value
 
 
+_Names = Annotated[tuple[str, ...], Field(strict=False, description="a list of names")]
+_Role = Annotated[Literal["source", "target"], Field(description="source or target")]
+
+
 @checked
 class Entry:
     "A model or a dataset of a list."
@@ -56,16 +60,10 @@ class Entry:
     name: _named("a word", lambda name: name.strip() and name.isprintable())  # in the zoo
     local: bool = False  # whether `spec` is a path
     revision: _named("a commit, a tag or a branch", _is_revision) = None  # None: the newest
-    role: Annotated[Literal["source", "target"], Field(description="source or target")] = (
-        "source"  # of a dataset
-    )
+    role: _Role = "source"  # of a dataset
     options: dict[str, Any] = field(default_factory=dict)  # of a dataset, see `load_dataset`
-    config: _named("the name of a configuration", _is_revision) = (
-        None  # of a dataset, where its repository holds several
-    )
-    aliases: Annotated[
-        tuple[str, ...], Field(strict=False, description="a list of names")
-    ] = ()  # what cards call a dataset besides its id
+    config: _named("the name of a configuration", _is_revision) = None  # where there are several
+    aliases: _Names = ()  # what cards call a dataset besides its id
     repository: str | None = None  # of a model that timm knows by a shorter name; None: `spec`
 
 
@@ -75,9 +73,8 @@ def check_id(
 ) -> str:
     "The id of a repository; raises `ValueError` where it could mean anything else, such as a path."
     if not isinstance(spec, str) or not _ID.fullmatch(spec) or ".." in spec or "--" in spec:
-        raise ValueError(
-            f"{origin}: {spec!r} is no id of a hub; expected owner/name or name, of letters, digits, - _ ."
-        )
+        wanted = "owner/name or name, of letters, digits, - _ ."
+        raise ValueError(f"{origin}: {spec!r} is no id of a hub; expected {wanted}")
     return spec
 
 # %% ../../nbs/08_build/03_hub_cards.ipynb #7fb27b941602401d91542211134fc71a
@@ -99,18 +96,15 @@ def read_list(
         listed = content.get(part) or []
         if not isinstance(listed, list):
             raise ValueError(f"{path}: {part} is not a list; {expected}")
-        entries += [
-            _entry(value, kind, f"{path}: {part}, entry {i}", Path(path).parent)
-            for i, value in enumerate(listed, 1)
-        ]
+        for i, value in enumerate(listed, 1):
+            entries.append(_entry(value, kind, f"{path}: {part}, entry {i}", Path(path).parent))
     if not any(entry.kind == "model" for entry in entries):
         raise ValueError(f"{path}: models is empty; expected at least one")
     names = [(entry.kind, entry.name) for entry in entries]
     if twice := [name for name in names if names.count(name) > 1]:
         kind, name = twice[0]
-        raise ValueError(
-            f"{path}: {kind} {name!r} is listed twice; expected each once, or a `name` for one of them"
-        )
+        wanted = "each once, or a `name` for one of them"
+        raise ValueError(f"{path}: {kind} {name!r} is listed twice; expected {wanted}")
     probe = content.get("probe")
     if probe is not None and not isinstance(probe, str):
         raise ValueError(f"{path}: probe is {probe!r}; expected the name of a model")
@@ -122,24 +116,21 @@ _LOADED = ("text_column", "label_column", "size", "per_class", "test_share")  # 
 
 def _entry(value, kind, origin, home):
     if isinstance(value, str):
-        value = (
-            {"path": value} if value.startswith((".", "/", "~")) or (home / value).exists() else {"id": value}
-        )
+        is_path = value.startswith((".", "/", "~")) or (home / value).exists()
+        value = {"path" if is_path else "id": value}
     known = {"id", "path", "name", "revision"}
     known |= {"role", "config", "aliases", *_LOADED} if kind == "dataset" else set()
     if not isinstance(value, Mapping) or len({"id", "path"} & set(value)) != 1 or set(value) - known:
-        raise ValueError(
-            f"{origin}: {value!r}; expected an id, a path, or a mapping of {', '.join(sorted(known))}"
-        )
+        wanted = f"an id, a path, or a mapping of {', '.join(sorted(known))}"
+        raise ValueError(f"{origin}: {value!r}; expected {wanted}")
     given = {key: value[key] for key in ("name", "revision", "role", "config", "aliases") if value.get(key)}
     given |= {"kind": kind, "options": {key: value[key] for key in _LOADED if key in value}}
     if "path" in value:
         # unlike methods of Path, these leave a ~ of nobody and a link to itself as they are: not there
         path = Path(os.path.realpath(home / os.path.expanduser(str(value["path"]))))
         if not path.exists():
-            raise ValueError(
-                f"{origin}: {path} is not there; expected a folder" + " or a file" * (kind == "dataset")
-            )
+            wanted = "a folder or a file" if kind == "dataset" else "a folder"
+            raise ValueError(f"{origin}: {path} is not there; expected {wanted}")
         given |= {"spec": str(path), "local": True, "revision": None, "config": None}
         return checked_mapping(Entry, {"name": path.stem} | given, origin)
     spec, config = check_id(value["id"], origin), given.get("config")
@@ -173,14 +164,6 @@ def known_as(
     return names
 
 # %% ../../nbs/08_build/03_hub_cards.ipynb #9dc02782
-_PRETRAINING_TAGS = {
-    "in1k": "imagenet-1k",
-    "in12k": "imagenet-12k",
-    "in21k": "imagenet-21k",
-    "in22k": "imagenet-22k",
-}
-
-
 def model_row(
     entry: Entry,
     facts: dict,  # from `Hub.facts` or `local_facts`
@@ -188,9 +171,8 @@ def model_row(
     "What is known of a model; raises `UnavailableError` where it could not be loaded."
     config, files, front = facts["config"], facts["files"], facts["card"]
     if not isinstance(config, dict) or not config.keys() & {"architecture", "model_type"}:
-        raise UnavailableError(
-            "no config.json of timm or transformers, with the key architecture or model_type"
-        )
+        wanted = "the key architecture or model_type"
+        raise UnavailableError(f"no config.json of timm or transformers, with {wanted}")
     if config.get("auto_map"):
         raise UnavailableError("needs code from its repository (auto_map), which is never run")
     weights = [name for name in files if re.fullmatch(r"model[^/]*\.safetensors", name)]
@@ -269,7 +251,7 @@ def _timm_row(config):
     about = config.get("pretrained_cfg")
     about = about if isinstance(about, dict) else {}
     size = about.get("input_size") or config.get("input_size")
-    data = re.findall(r"(?:^|_)(in1k|in12k|in21k|in22k)", str(about.get("tag")))
+    data = re.findall(r"(?:^|_)in(1k|12k|21k|22k)", str(about.get("tag")))
     architecture = config["architecture"]
     family, params = _timm_family(architecture if isinstance(architecture, str) else "")
     return {
@@ -278,7 +260,7 @@ def _timm_row(config):
         "family": family,
         "source": "timm",
         "input_size": _number(size[-1] if isinstance(size, list) and size else None),
-        "pretrained_on": _PRETRAINING_TAGS[data[-1]] if data else None,
+        "pretrained_on": f"imagenet-{data[-1]}" if data else None,
     } | ({"n_params": params} if not config.get("model_args") else {})
 
 
@@ -305,9 +287,8 @@ def local_facts(
     except (OSError, ValueError) as error:
         raise UnavailableError(one_line(error)) from error
     card = folder / "README.md"
-    front = (
-        front_matter(card.read_text(encoding="utf-8", errors="replace"), str(card)) if card.is_file() else {}
-    )
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    front = front_matter(text, str(card))
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
     content, params = json.dumps(config, sort_keys=True).encode(), 0
     for path in sorted(folder.glob("model*.safetensors")):
@@ -315,13 +296,8 @@ def local_facts(
         content += json.dumps(header, sort_keys=True).encode() + str(files[path.name]).encode()
         shapes = [t["shape"] for name, t in header.items() if name != "__metadata__"]
         params += sum(map(math.prod, shapes))
-    return {
-        "sha": checksum(content)[:40],
-        "config": config,
-        "card": front,
-        "files": files,
-        "params": params or None,
-    }
+    facts = {"sha": checksum(content)[:40], "config": config, "card": front, "files": files}
+    return facts | {"params": params or None}
 
 
 def _header(path):
@@ -406,11 +382,8 @@ def dataset_row(
         modality = "text"
     else:
         raise UnavailableError("its card tells neither features nor task_categories: images or texts?")
-    labels = [
-        f["dtype"]["class_label"]
-        for f in features
-        if isinstance(f.get("dtype"), dict) and "class_label" in f["dtype"]
-    ]
+    types = [f["dtype"] for f in features if isinstance(f.get("dtype"), dict)]
+    labels = [kind["class_label"] for kind in types if "class_label" in kind]
     names = labels[0].get("names") if labels and isinstance(labels[0], dict) else None
     splits = [s for s in about.get("splits") or [] if isinstance(s, dict)]
     train = [s.get("num_examples") for s in splits if s.get("name") == "train"]

@@ -52,9 +52,8 @@ class Scorer:
                 given["probabilities"] = backbone.head(torch.from_numpy(features)).softmax(1).numpy()
         shared = time.perf_counter() - start
         wanted = {metric: inputs_of(metric) for metric in self.spec.metrics}
-        return [
-            (name, data.name, metric, value, shared + own) for metric, value, own in _scores(wanted, given)
-        ]
+        scores = _scores(wanted, given)
+        return [(name, data.name, metric, value, shared + own) for metric, value, own in scores]
 
 
 def _scores(wanted, given):

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #8edb47106e1a46a883d545849b8ab81b
 _Spec = Annotated[str, Field(description="what to load")]
 _Options = dict[str, Any] | None
+_Metrics = Annotated[tuple[str, ...], Field(strict=False, description="a list of names of scores")]
+_SEEDS = "a list of whole numbers, at least one, none below 0"
+_Seed = Annotated[int, Field(ge=0)]
+_Seeds = Annotated[tuple[_Seed, ...], Field(strict=False, min_length=1, description=_SEEDS)]
+_Items = Annotated[int, Field(ge=1, description="a whole number of 1 or more")]
 
 
 @checked
@@ -73,19 +78,11 @@ class ZooSpec:
     sources: dict[str, dict]  # datasets that models were trained on; no model is fine-tuned on them
     probe: Annotated[
         dict, Field(description="the model that datasets are compared by")
-    ]  # options of `load_backbone`
-    metrics: Annotated[tuple[str, ...], Field(strict=False, description="a list of names of scores")] = (
-        "LogME",
-        "H-score",
-    )  # transferability scores to compute
+    ]  # see `load_backbone`
+    metrics: _Metrics = ("LogME", "H-score")  # transferability scores to compute
     finetune: Settings = Settings()
-    seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...],
-        Field(strict=False, min_length=1, description="a list of whole numbers, at least one, none below 0"),
-    ] = (0,)
-    probe_items: Annotated[int, Field(ge=1, description="a whole number of 1 or more")] = (
-        500  # items of a dataset that the probe sees, at most
-    )
+    seeds: _Seeds = (0,)
+    probe_items: _Items = 500  # items of a dataset that the probe sees, at most
     licence: str | None = None  # of the models, where an entry has none of its own
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #7cdc8c89c7104fffa095e18ddfef8986
@@ -95,9 +92,7 @@ def _entries(name, part, entries):
         entries = dict.fromkeys(entries)
     if not isinstance(entries, Mapping):
         raise ValueError(f"{name}: {part} is {entries!r}; expected a list, or names with what to load")
-    return {
-        str(key): _entry(f"{name}: {part} {key}", part, str(key), value) for key, value in entries.items()
-    }
+    return {str(k): _entry(f"{name}: {part} {k}", part, str(k), value) for k, value in entries.items()}
 
 
 def _entry(origin, part, key, value):
@@ -158,9 +153,7 @@ def load_named(
     return backbone
 
 
-def loaders(
-    spec: ZooSpec,
-) -> list[tuple[str, Callable[[], "Backbone"]]]:
+def loaders(spec: ZooSpec) -> list[tuple[str, Callable[[], "Backbone"]]]:
     "Each model's name and a function that loads it."
     return [(n, functools.partial(load_named, n, o, spec.modality)) for n, o in spec.models.items()]
 
@@ -180,16 +173,8 @@ def tune_models(
         own = [part.get("finetune") or {} for part in (spec.targets[target], spec.models[model])]
         return dataclasses.replace(spec.finetune, **own[0] | own[1])
 
-    made = finetune_all(
-        loaders(spec),
-        [dataset],
-        settings,
-        spec.seeds if seeds is None else seeds,
-        records,
-        n_jobs=n_jobs,
-        progress=progress,
-        executor=executor,
-    )
+    seeds, how = spec.seeds if seeds is None else seeds, {"n_jobs": n_jobs, "progress": progress}
+    made = finetune_all(loaders(spec), [dataset], settings, seeds, records, executor=executor, **how)
     return made.drop(columns="run")
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #c3933fab20d04ec698c2621248eb3be0
@@ -200,22 +185,11 @@ def model_table(spec: ZooSpec) -> pd.DataFrame:  # the zoo's `models`
     return table.assign(licence=licences) if any(licences) else table
 
 
-def dataset_table(
-    spec: ZooSpec,
-    datasets: Iterable[Dataset],
-) -> pd.DataFrame:  # the zoo's `datasets`
+def dataset_table(spec: ZooSpec, datasets: Iterable[Dataset]) -> pd.DataFrame:  # the zoo's `datasets`
     "Sizes and roles."
-    rows = [
-        (
-            d.name,
-            d.modality,
-            len(d.labels["train"]),
-            d.n_classes,
-            "target" if d.name in spec.targets else "source",
-        )
-        for d in datasets
-    ]
-    return pd.DataFrame(rows, columns=["dataset", "modality", "n_samples", "n_classes", "role"])
+    rows = [(d.name, d.modality, len(d.labels["train"]), d.n_classes) for d in datasets]
+    table = pd.DataFrame(rows, columns=["dataset", "modality", "n_samples", "n_classes"])
+    return table.assign(role=["target" if name in spec.targets else "source" for name in table["dataset"]])
 
 
 def assemble(
@@ -371,14 +345,5 @@ def train_models(
 ) -> pd.DataFrame:  # a record for each family and source: accuracy on the source's own test items
     "Train each family on each source and keep the models, in half precision."
     records = log_path(folder if runs is None else runs, "training")
-    return finetune_all(
-        starts(families, input_size),
-        sources,
-        settings,
-        [0],
-        records,
-        n_jobs=n_jobs,
-        save=folder,
-        half=True,
-        progress=progress,
-    )
+    how = {"n_jobs": n_jobs, "save": folder, "half": True, "progress": progress}
+    return finetune_all(starts(families, input_size), sources, settings, [0], records, **how)

@@ -35,9 +35,7 @@ except ImportError:  # Windows has no such locks
 @contextlib.contextmanager
 def atomic_path(
     path: str | os.PathLike,  # file or folder to be written; its parent is made where it is not there
-) -> Iterator[
-    Path
-]:  # a path beside it, with the same suffix; the block makes a file or a folder of that name
+) -> Iterator[Path]:  # beside it, with the same suffix; the block makes a file or a folder of that name
     "Write under another name, then rename; where the block fails, the path is as it was."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,10 +55,7 @@ def atomic_path(
             left.unlink(missing_ok=True)
 
 
-def write_whole(
-    path: str | os.PathLike,
-    content: str | bytes,
-) -> None:
+def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
     "Write a text or bytes, all or nothing."
     with atomic_path(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -69,10 +64,7 @@ def write_whole(
 FLOAT_FORMAT = "%.9g"
 
 
-def write_csv(
-    frame: "pd.DataFrame",
-    path: str | os.PathLike,
-) -> None:
+def write_csv(frame: "pd.DataFrame", path: str | os.PathLike) -> None:
     "Write a table, all or nothing, floats to nine significant digits."
     with atomic_path(path) as part:
         frame.to_csv(part, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
@@ -245,9 +237,8 @@ def _said(error, fields):
     name = name if isinstance(name, str) else list(fields)[name]  # it came by its place
     if name not in fields:
         return f"{name!r} is not one of {', '.join(fields)}"
-    found = (
-        "is missing" if error["type"] == "missing" else f"{'holds' if inside else 'is'} {error['input']!r}"
-    )
+    found = f"{'holds' if inside else 'is'} {error['input']!r}"
+    found = "is missing" if error["type"] == "missing" else found
     return f"{name} {found}; expected {fields[name].description or error['msg']}"
 
 
