@@ -63,22 +63,14 @@ def weighted_kendall(true: np.ndarray, predicted: np.ndarray) -> float:  # as `p
     return float(stats.weightedtau(true, predicted).statistic)
 
 
-def best_predicted(
-    true: np.ndarray,  # (n_models,), accuracy
-    predicted: np.ndarray,  # (n_models,), any scale, higher is better
-    k: int,  # how many; all where there are fewer models
-) -> np.ndarray:  # (k,), true accuracies, best predicted first; equal predictions in row order
-    "True accuracies of the k models predicted best."
+def best_predicted(true: np.ndarray, predicted: np.ndarray, k: int) -> np.ndarray:  # (k,) or fewer
+    "True accuracies of the k models predicted best, best first; equal predictions in row order."
     return true[np.argsort(-predicted, kind="stable")[:k]]
 
 
-def ndcg(
-    true: np.ndarray,  # (n_models,), accuracy
-    predicted: np.ndarray,  # (n_models,), any scale, higher is better
-    k: int = 10,  # how many places count
-) -> float:  # in [0, 1]; 1 where all accuracies are equal, as every order is the best one then
+def ndcg(true: np.ndarray, predicted: np.ndarray, k: int = 10) -> float:  # in [0, 1]; k: places that count
     "Discounted cumulative gain over the best possible; gain: min-max accuracy, discount: 1/log2(place + 1)."
-    if _constant(true):
+    if _constant(true):  # every order is the best one
         return 1.0
     gain = (true - true.min()) / np.ptp(true)
     discount = 1 / np.log2(np.arange(2, min(k, len(true)) + 2))

@@ -86,10 +86,7 @@ class Hub:
     timeout: float = 20.0  # seconds that a server may be silent
     max_bytes: int = MOST_BYTES
 
-    def facts(
-        self,
-        entry: Entry,  # of a hub
-    ) -> tuple[dict, bool]:  # see `ask`; whether they come from the cache
+    def facts(self, entry: Entry) -> tuple[dict, bool]:  # see `ask`; whether they come from the cache
         "What a repository says, from the cache where it is there; raises `UnavailableError`."
         parts = f"{entry.kind}s", entry.repository or entry.spec, entry.revision or "newest"
         path = self.cache / ("--".join(parts).replace("/", "--") + ".json")
@@ -106,11 +103,7 @@ class Hub:
         write_whole(path, json.dumps(facts))
         return facts, False
 
-    def items(
-        self,
-        entry: Entry,  # a dataset of a hub
-        facts: dict,  # what it says
-    ) -> Path:  # a folder that `load_dataset` reads
+    def items(self, entry: Entry, facts: dict) -> Path:  # a folder that `load_dataset` reads
         "Images or texts of the pinned commit, downloaded once; raises `UnavailableError`."
         from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -374,10 +367,7 @@ def build_hub_zoo(
     return found
 
 
-def with_joined(
-    zoo: Zoo,
-    older: Zoo,  # which it is to replace
-) -> Zoo:
+def with_joined(zoo: Zoo, older: Zoo) -> Zoo:
     "A zoo with those results of an older one that were not reported by cards, and what they name."
     joined = older.records[older.records["method"] != "reported"]
     tables = {"records": [zoo.records, joined]}

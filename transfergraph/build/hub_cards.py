@@ -67,10 +67,7 @@ class Entry:
     repository: str | None = None  # of a model that timm knows by a shorter name; None: `spec`
 
 
-def check_id(
-    spec: str,
-    origin: str = "id",  # what to call it in an error
-) -> str:
+def check_id(spec: str, origin: str = "id") -> str:  # `origin`: what to call it in an error
     "The id of a repository; raises `ValueError` where it could mean anything else, such as a path."
     if not isinstance(spec, str) or not _ID.fullmatch(spec) or ".." in spec or "--" in spec:
         wanted = "owner/name or name, of letters, digits, - _ ."
@@ -153,9 +150,7 @@ def _timm_repository(spec):
     return f"timm/{short}" if "." in short or not (cfg and cfg.tag) else f"timm/{short}.{cfg.tag}"
 
 
-def known_as(
-    entries: Iterable[Entry],
-) -> dict[str, str]:  # what a card may call a dataset -> its name in the zoo
+def known_as(entries: Iterable[Entry]) -> dict[str, str]:  # what a card may call a dataset -> its name
     "Names of the datasets of a list: the id with its configuration, and the aliases, whatever their case."
     names = {}
     for entry in (entry for entry in entries if entry.kind == "dataset"):
@@ -216,14 +211,10 @@ def _transformers_row(config):
     long = config.get("max_position_embeddings") or config.get("n_positions") or TOKENS
     sizes = (config.get("image_size") or 224) if image else long
     size = _number(sizes[0] if isinstance(sizes, list) and sizes else sizes)
-    return {
-        "modality": MODALITIES[0 if image else 1],
-        "architecture": made if isinstance(made, str) else made[0],
-        "family": kind,
-        "source": "transformers",
-        "input_size": size if image or size is None else min(size, TOKENS),
-        "pretrained_on": None,
-    }
+    size = size if image or size is None else min(size, TOKENS)
+    made = made if isinstance(made, str) else made[0]
+    row = {"modality": MODALITIES[0 if image else 1], "architecture": made, "family": kind}
+    return row | {"source": "transformers", "input_size": size, "pretrained_on": None}
 
 
 TOKENS = 128  # of a text, which `load_backbone` cuts there
@@ -254,14 +245,10 @@ def _timm_row(config):
     data = re.findall(r"(?:^|_)in(1k|12k|21k|22k)", str(about.get("tag")))
     architecture = config["architecture"]
     family, params = _timm_family(architecture if isinstance(architecture, str) else "")
-    return {
-        "modality": "image",
-        "architecture": architecture,
-        "family": family,
-        "source": "timm",
-        "input_size": _number(size[-1] if isinstance(size, list) and size else None),
-        "pretrained_on": f"imagenet-{data[-1]}" if data else None,
-    } | ({"n_params": params} if not config.get("model_args") else {})
+    row = {"modality": "image", "architecture": architecture, "family": family, "source": "timm"}
+    row["input_size"] = _number(size[-1] if isinstance(size, list) and size else None)
+    row["pretrained_on"] = f"imagenet-{data[-1]}" if data else None
+    return row if config.get("model_args") else row | {"n_params": params}
 
 
 @functools.cache
@@ -314,10 +301,7 @@ def _header(path):
 _SPLITS = ("test", "validation", "eval", "dev")
 
 
-def reported(
-    entry: Entry,
-    facts: dict,
-) -> tuple[list[dict], list[str]]:  # rows of the zoo's `records`; why others were left out
+def reported(entry: Entry, facts: dict) -> tuple[list[dict], list[str]]:  # `records`; why not others
     "Accuracies that a model's card reports, one a dataset."
     index = facts["card"].get("model-index") if isinstance(facts["card"], dict) else None
     found, left = {}, []
@@ -360,10 +344,7 @@ def _dataset_name(about):
     return kind if kind is None or config in usual else f"{kind}/{config}"
 
 # %% ../../nbs/08_build/03_hub_cards.ipynb #550f8ebb
-def dataset_row(
-    entry: Entry,
-    facts: dict,  # from `Hub.facts`
-) -> dict:  # a row of the zoo's `datasets`, with `revision` and `licence`
+def dataset_row(entry: Entry, facts: dict) -> dict:  # of the zoo's `datasets`, with `revision` and `licence`
     "What the card of a dataset says; raises `UnavailableError` where it doesn't even tell images from texts."
     front = facts["card"] if isinstance(facts["card"], dict) else {}
     about = front.get("dataset_info")
@@ -389,12 +370,7 @@ def dataset_row(
     train = [s.get("num_examples") for s in splits if s.get("name") == "train"]
     licence = front.get("license")
     licence = licence[0] if isinstance(licence, list) and licence else licence
-    return {
-        "dataset": entry.name,
-        "modality": modality,
-        "n_samples": train[0] if train and isinstance(train[0], int) and train[0] > 0 else None,
-        "n_classes": len(names) if isinstance(names, (dict, list)) and len(names) > 1 else None,
-        "role": entry.role,
-        "revision": facts["sha"],
-        "licence": _word(licence),
-    }
+    n = train[0] if train and isinstance(train[0], int) and train[0] > 0 else None
+    row = {"dataset": entry.name, "modality": modality, "n_samples": n}
+    row["n_classes"] = len(names) if isinstance(names, (dict, list)) and len(names) > 1 else None
+    return row | {"role": entry.role, "revision": facts["sha"], "licence": _word(licence)}

@@ -34,10 +34,7 @@ class Scorer:
     cache: str | None  # folder of features
     reference: np.ndarray | None  # features of the probe, where a score asks for them
 
-    def __call__(
-        self,
-        name: str,  # of a model
-    ) -> list[tuple[str, str, str, float, float]]:  # model, dataset, metric, score, seconds
+    def __call__(self, name: str) -> list[tuple[str, str, str, float, float]]:  # rows of `scores`
         "Load the model, extract features of the training items, and score them."
         import torch
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #8edb47106e1a46a883d545849b8ab81b
 _Spec = Annotated[str, Field(description="what to load")]
 _Options = dict[str, Any] | None
+_Probe = Annotated[dict, Field(description="the model that datasets are compared by")]
 _Metrics = Annotated[tuple[str, ...], Field(strict=False, description="a list of names of scores")]
 _SEEDS = "a list of whole numbers, at least one, none below 0"
 _Seed = Annotated[int, Field(ge=0)]
@@ -76,9 +77,7 @@ class ZooSpec:
     models: dict[str, dict]  # name -> options of `load_backbone`, among them `spec`
     targets: dict[str, dict]  # name -> options of `load_dataset`, among them `spec`
     sources: dict[str, dict]  # datasets that models were trained on; no model is fine-tuned on them
-    probe: Annotated[
-        dict, Field(description="the model that datasets are compared by")
-    ]  # see `load_backbone`
+    probe: _Probe  # options of `load_backbone`
     metrics: _Metrics = ("LogME", "H-score")  # transferability scores to compute
     finetune: Settings = Settings()
     seeds: _Seeds = (0,)

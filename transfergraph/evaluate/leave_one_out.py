@@ -47,15 +47,11 @@ def evaluate_predictions(
     "The three tables of predictions that are already made: targets in zoo order, methods as they come."
     per_seed = per_seed_metrics(zoo, predictions, protocol, origin)
     predictions = check_predictions(zoo, predictions, origin)
-    order = {
-        "target": {name: i for i, name in enumerate(zoo.datasets["dataset"])},
-        "method": {name: i for i, name in enumerate(dict.fromkeys(predictions["method"]))},
-    }
-    predictions = predictions.sort_values(
-        ["target", "method", "seed", "model"],
-        key=lambda column: column.map(order[column.name]) if column.name in order else column,
-        ignore_index=True,
-    )
+    order = {"target": zoo.datasets["dataset"], "method": dict.fromkeys(predictions["method"])}
+    order = {column: {name: i for i, name in enumerate(names)} for column, names in order.items()}
+    places = lambda column: column.map(order[column.name]) if column.name in order else column
+    by = ["target", "method", "seed", "model"]
+    predictions = predictions.sort_values(by, key=places, ignore_index=True)
     tables = predictions, over_seeds(per_seed), summarise(per_seed)
     if out is not None:
         for name, table in zip(COLUMNS, tables):

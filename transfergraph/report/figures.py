@@ -73,11 +73,8 @@ def styled(
     return drawn
 
 
-def new_figure(
-    width: float,  # inches
-    height: float,  # inches
-) -> "Figure":  # with constrained layout: no label is cut off
-    "An empty figure."
+def new_figure(width: float, height: float) -> "Figure":  # in inches
+    "An empty figure with constrained layout: no label is cut off."
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

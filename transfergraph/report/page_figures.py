@@ -15,19 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..evaluate.summary import score_correlations
-from transfergraph.report.figures import (
-    BLUE,
-    BROWN,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
-    new_figure,
-    shorten,
-    styled,
-)
+from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, new_figure, shorten, styled
 from ..zoo.tables import Zoo
 
 if TYPE_CHECKING:
@@ -327,7 +315,7 @@ def shown(value: Any, digits: int = 3) -> str:
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 2 else f"{value:.{digits}f}"
 
 
-COLOURS = [BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, GREY, SKY]
+COLOURS = "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #949494 #56b4e9".split()  # seaborn's "colorblind"
 _SHAPES = "circle diamond triangle-up cross x triangle-down pentagon hexagram star".split()
 
 
@@ -368,11 +356,8 @@ def histories(
     return made
 
 
-def map_figure(
-    places: pd.DataFrame,  # from `learn_map`
-    models: pd.DataFrame,  # of the zoo
-) -> "Figure":  # plotly; each dot's `customdata` is its row in `places`
-    "The map, a family a colour and a shape."
+def map_figure(places: pd.DataFrame, models: pd.DataFrame) -> "Figure":  # plotly
+    "The map, a family a colour and a shape; each dot's `customdata` is its row in `places`, see `learn_map`."
     from plotly.graph_objects import Figure, Scatter
 
     family = models.set_index("model")["family"]

@@ -100,9 +100,7 @@ _SPANS = ["colspan", "rowspan"]
 KEPT = {"*": ["class", "id"], "a": ["href", "title"], "td": _SPANS, "th": [*_SPANS, "scope"]}
 
 
-def clean_html(
-    html: str,  # of a cell
-) -> str:
+def clean_html(html: str) -> str:
     "HTML with nothing left in it that acts, loads or hides: scripts, styles, frames, handlers, images."
     import bleach
 
@@ -110,10 +108,8 @@ def clean_html(
     return bleach.clean(html, tags=_TAGS, attributes=KEPT, protocols=["http", "https", "mailto"], strip=True)
 
 
-def describe_pictures(
-    notebook: "NotebookNode",  # changed
-) -> int:  # images
-    "Give each image of an executed notebook its text alternative."
+def describe_pictures(notebook: "NotebookNode") -> int:  # how many
+    "Give each image of an executed notebook its text alternative, in place."
     from transfergraph.report import figures, page_figures
 
     heading, n = "", 0
@@ -137,9 +133,7 @@ def describe_pictures(
     return n
 
 
-def notebook_html(
-    notebook: "NotebookNode",  # executed
-) -> tuple[str, str]:  # its title, and its content as HTML
+def notebook_html(notebook: "NotebookNode") -> tuple[str, str]:  # its title, and its content as HTML
     "An executed notebook as the body of a page."
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
@@ -176,27 +170,19 @@ def leaderboard(
     facts = zoo.models.set_index("model")
     if "licence" not in facts:
         facts["licence"] = None
-    table = pd.DataFrame(
-        {
-            "family": facts["family"].fillna(facts["architecture"]),
-            "parameters": facts["n_params"],
-            "licence": facts["licence"],
-            "trained on": facts["pretrained_on"],
-            "tried": accuracy.notna().sum(axis=1).reindex(facts.index).fillna(0).astype(int),
-            "score": scaled.mean(axis=1),
-        }
-    )
+    facts["family"] = facts["family"].fillna(facts["architecture"])
+    table = facts[["family", "n_params", "licence", "pretrained_on"]]
+    table = table.rename(columns={"n_params": "parameters", "pretrained_on": "trained on"})
+    table["tried"] = accuracy.notna().sum(axis=1).reindex(facts.index).fillna(0).astype(int)
+    table["score"] = scaled.mean(axis=1)
     targets = [t for t in zoo.targets if t in accuracy]
     table = table.join(accuracy[targets].add_prefix("on ")).rename_axis("model").reset_index()
     kept = table.sort_values("tried", ascending=False, kind="stable").head(most)
     return kept.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def leaderboard_html(
-    table: pd.DataFrame,  # from `leaderboard`
-    models: int,  # of the whole zoo
-) -> str:
-    "The leaderboard with its filters."
+def leaderboard_html(table: pd.DataFrame, models: int) -> str:  # `models`: how many the zoo has
+    "The `leaderboard` with its filters."
 
     def options(column):
         names = sorted(table[column].dropna().unique())
@@ -256,10 +242,7 @@ def learn_map(
     return places
 
 
-def json_script(
-    name: str,  # id of the element
-    value: Any,
-) -> str:
+def json_script(name: str, value: Any) -> str:  # `name`: id of the element
     "A value for scripts, inside HTML: nothing in it can end the element."
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
@@ -267,11 +250,7 @@ def json_script(
     return f'<script type="application/json" id="{name}">{text}</script>'
 
 
-def map_html(
-    zoo: Zoo,
-    places: pd.DataFrame,  # from `learn_map`
-    learner: str,
-) -> str:
+def map_html(zoo: Zoo, places: pd.DataFrame, learner: str) -> str:  # `places`: from `learn_map`
     "The map, a list of what is on it for those who use no mouse, and a place for the history of one."
     names, options = places["name"], ""
     for kind in ("dataset", "model"):
@@ -321,10 +300,8 @@ def target_rows(
 ORDER = ("summary", "selection", "ensemble", "published", "zoo", "sweep", "pretrain")  # then the targets
 
 
-def zoo_links(
-    folder: str | os.PathLike,  # reports/<zoo>
-) -> list[Path]:  # executed notebooks, in the order of reading
-    "The reports of a zoo; those of a run that failed are left out."
+def zoo_links(folder: str | os.PathLike) -> list[Path]:
+    "The reports of a zoo in reports/<zoo>, in the order of reading; those of a run that failed are left out."
     found = [p for p in Path(folder).glob("*.ipynb") if not p.name.endswith(".failed.ipynb")]
     return sorted(found, key=lambda p: (ORDER.index(p.stem) if p.stem in ORDER else len(ORDER), p.stem))
 

@@ -107,10 +107,8 @@ def summary_note(summary: "pd.DataFrame") -> str:
     return "gain: over the method history-mean, on the same targets; regret: accuracy lost, lower is better"
 
 # %% ../../nbs/11_report/03_terminal.ipynb #b39e9ee1
-def ranking_rows(
-    ranking: "pd.DataFrame",  # from `TransferGraph.rank`
-) -> list[list[str]]:  # head and a row per model
-    "A ranking for people."
+def ranking_rows(ranking: "pd.DataFrame") -> list[list[str]]:  # head and a row per model
+    "A ranking, from `TransferGraph.rank`, for people."
 
     def size(n):
         return "" if n != n else f"{n / 1e6:.1f} M" if n < 1e9 else f"{n / 1e9:.1f} G"
@@ -122,9 +120,7 @@ def ranking_rows(
     return rows
 
 
-def selection_rows(
-    log: "pd.DataFrame",  # from `TransferGraph.select`
-) -> list[list[str]]:  # head and a row per fine-tuning
+def selection_rows(log: "pd.DataFrame") -> list[list[str]]:  # head and a row per fine-tuning
     "What was expected of each model, and what came of it: an accuracy, or an error."
     rows = [["", "model", "expected", "accuracy"]]
     for place, row in enumerate(log.to_dict("records"), 1):
@@ -182,9 +178,7 @@ def error_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 # %% ../../nbs/11_report/03_terminal.ipynb #efa0117e
-def one_word_each(
-    words: Iterable[str],  # arguments as typed
-) -> list[str]:
+def one_word_each(words: Iterable[str]) -> list[str]:
     "`--seeds 0 1` as `--seeds 0 --seeds 1`, and `-p NAME VALUE` as `-p NAME=VALUE`."
     words, found = list(words)[::-1], []
     while words:
@@ -207,11 +201,7 @@ def any_name() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def run_program(
-    app: "Typer",
-    name: str,  # of the program
-    words: list[str],  # its arguments
-) -> int:  # exit code
+def run_program(app: "Typer", name: str, words: list[str]) -> int:  # exit code
     "Run a command: results to stdout, one line to stderr where something is wrong."
     import typer
 
@@ -249,10 +239,8 @@ def _steady(text):
     return re.sub(r"\b0x[0-9a-fA-F]{7,16}\b", "0x0", text)
 
 
-def strip_volatile(
-    notebook: "NotebookNode",  # left as it is
-) -> "NotebookNode":  # a copy, the same for every run with the same results
-    "Remove what differs between two runs of a notebook that come to the same."
+def strip_volatile(notebook: "NotebookNode") -> "NotebookNode":
+    "A copy of a notebook without what differs between two runs that come to the same."
     notebook = copy.deepcopy(notebook)
     metadata, kept = notebook.metadata, ("name", "file_extension", "mimetype", "pygments_lexer")
     parameters = metadata.get("papermill", {}).get("parameters")

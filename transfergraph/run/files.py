@@ -70,11 +70,8 @@ def write_csv(frame: "pd.DataFrame", path: str | os.PathLike) -> None:
         frame.to_csv(part, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 # %% ../../nbs/01_run/01_files.ipynb #7623eae2785240b9bd12b16a66d81610
-def append_line(
-    path: str | os.PathLike,  # made where it is not there
-    row: dict[str, Any],
-) -> None:
-    "Append one line of JSON and wait until it is on the disk."
+def append_line(path: str | os.PathLike, row: dict[str, Any]) -> None:
+    "Append one line of JSON to a file, made where it is not there, and wait until it is on the disk."
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
         file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
@@ -147,11 +144,7 @@ def kept_path(
         part.unlink(missing_ok=True)
 
 
-def find_kept(
-    folder: str | os.PathLike,  # may be missing
-    key: str,
-    suffix: str,
-) -> Path | None:  # None where there is none
+def find_kept(folder: str | os.PathLike, key: str, suffix: str) -> Path | None:
     "The file that was kept under a key; a damaged one is removed, with a warning."
     for path in Path(folder).glob(f"{key}-*{suffix}"):
         if path.stem == f"{key}-{checksum(path)[:32]}":
