@@ -127,7 +127,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'transfergraph.cli._program': ('cli.html#_program', 'transfergraph/cli.py'),
                                    'transfergraph.cli._say': ('cli.html#_say', 'transfergraph/cli.py'),
                                    'transfergraph.cli._score_elsewhere': ('cli.html#_score_elsewhere', 'transfergraph/cli.py'),
-                                   'transfergraph.cli._scored': ('cli.html#_scored', 'transfergraph/cli.py'),
                                    'transfergraph.cli._settings': ('cli.html#_settings', 'transfergraph/cli.py'),
                                    'transfergraph.cli._version': ('cli.html#_version', 'transfergraph/cli.py'),
                                    'transfergraph.cli.evaluate_command': ('cli.html#evaluate_command', 'transfergraph/cli.py'),

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,7 @@ from typer import Argument, Option
 
 import transfergraph
 from .report import terminal
+from .run.files import folder_lock
 
 # %% ../nbs/12_cli.ipynb #390a53a6
 def _argument(metavar, help):
@@ -111,7 +113,6 @@ def import_records_command(
     "Add results of your own to a zoo, or make a zoo of them."
     import pandas as pd
 
-    from transfergraph.run.files import folder_lock
     from transfergraph.zoo.results import join_results, read_results
     from transfergraph.zoo.tables import Zoo
 
@@ -235,17 +236,6 @@ def _described(zoo, data, dataset, probe, quiet, text_column, label_column):
         _say("the zoo does not say which probe compared its datasets: yours counts as unlike all of them")
     return graph, dataset, new
 
-
-def _scored(new, dataset, models, names, quiet):
-    "The description with the scores of these models added."
-    from dataclasses import replace
-
-    from transfergraph.recommend.candidates import open_model, read_model_list, score_candidates
-
-    listed = read_model_list(models)
-    load = lambda name: open_model(name, listed, dataset.modality)
-    return replace(new, scores=score_candidates(names, dataset, load, progress=not quiet))
-
 # %% ../nbs/12_cli.ipynb #f551b04f
 @app.command("rank")
 def rank_command(
@@ -266,6 +256,8 @@ def rank_command(
     as_json: Form = None,
 ) -> None:
     "Rank the models of a zoo for your data, without running any of them."
+    from transfergraph.recommend.candidates import open_model, read_model_list, score_candidates
+
     if (data is None) == (dataset is None):
         wrong = "" if data is None else "--dataset: not allowed with --data; "
         raise ValueError(f"{wrong}expected one of --data and --dataset")
@@ -279,7 +271,9 @@ def rank_command(
     graph, found, new = _described(zoo, data, dataset, probe, quiet, text_column, label_column)
     keep = {"max_params": max_params, "family": family}
     if with_scores is not None:
-        new = _scored(new, found, models, graph.rank(new, with_scores, **keep)["model"], quiet)
+        names, listed = graph.rank(new, with_scores, **keep)["model"], read_model_list(models)
+        load = lambda name: open_model(name, listed, found.modality)
+        new = replace(new, scores=score_candidates(names, found, load, progress=not quiet))
     if explain is not None:
         table = graph.explain(explain, new)
         if not terminal.print_table(table, as_json):
@@ -326,7 +320,6 @@ def select_command(
 ) -> None:
     "Fine-tune the most promising model, learn from the result, go on with the next."
     from transfergraph.recommend.candidates import finetuner, open_model, read_model_list
-    from transfergraph.run.files import folder_lock
 
     how, listed = _settings(settings), read_model_list(models)
     graph, dataset, new = _described(zoo, data, None, probe, quiet, text_column, label_column)
@@ -354,7 +347,7 @@ def import_paper_command(
     as_json: Form = None,
 ) -> None:
     "Make the zoos paper-image and paper-text from the records that the paper's authors published."
-    from transfergraph.run.files import folder_lock
+
     from transfergraph.zoo.paper import import_counts, import_paper, paper_folder
 
     if Path(out).exists() and not Path(out).is_dir():
@@ -386,7 +379,6 @@ def hub_build_command(
     "Make a zoo of models and datasets of a hub, or in folders, without downloading weights."
     from transfergraph.build.hub import Hub, build_hub_zoo
     from transfergraph.build.hub_cards import UnavailableError
-    from transfergraph.run.files import folder_lock
 
     for option, value in (("--max-bytes", max_bytes), ("--timeout", timeout)):
         if value <= 0:

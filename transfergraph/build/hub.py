@@ -222,9 +222,8 @@ def _rows(entry, answer, hub, probe):
             reason = str(error) if isinstance(error, UnavailableError) else one_line(error)
             return status, cards.dataset_row(entry, facts), [], [f"not seen by the probe: {reason}"], None
         try:
-            said = {
-                name: value for name, value in cards.dataset_row(entry, facts).items() if value is not None
-            }
+            known = cards.dataset_row(entry, facts).items()
+            said = {name: value for name, value in known if value is not None}
         except UnavailableError:
             said = {"revision": facts["sha"]}
         return status, seen | said, [], [], data

@@ -308,32 +308,27 @@ def reported(entry: Entry, facts: dict) -> tuple[list[dict], list[str]]:  # `rec
     for model in index if isinstance(index, list) else []:
         results = model.get("results") if isinstance(model, dict) else None
         for result in results if isinstance(results, list) else []:
-            about = result.get("dataset") if isinstance(result, dict) else None
-            metrics = result.get("metrics") if isinstance(result, dict) else None
+            result = result if isinstance(result, dict) else {}
+            about, metrics = result.get("dataset"), result.get("metrics")
             if not isinstance(about, dict) or not isinstance(metrics, list):
                 left.append("a result without dataset or metrics")
                 continue
-            name = _dataset_name(about)
+            name, split = _dataset_name(about), str(about.get("split")).lower()
             for metric in metrics:
                 kind = str(metric.get("type")).lower() if isinstance(metric, dict) else ""
                 if kind not in ("accuracy", "acc", "top-1 accuracy", "acc@1"):
                     continue
                 value = metric.get("value")
+                order = _SPLITS.index(split) if split in _SPLITS else len(_SPLITS)
                 if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 100:
                     left.append(f"accuracy {_quoted(value)} on {name}; expected a share or per cent")
-                    continue
-                if name is None:
+                elif name is None:
                     left.append("an accuracy on a dataset without a name")
-                    continue
-                split = str(about.get("split")).lower()
-                if split in ("train", "training"):
+                elif split in ("train", "training"):
                     left.append(f"accuracy on the training split of {name}")
-                    continue
-                order = _SPLITS.index(split) if split in _SPLITS else len(_SPLITS)
-                row = {"model": entry.name, "dataset": name, "method": "reported"}
-                row["accuracy"] = float(value) / 100 if value > 1 else float(value)
-                if name not in found or order < found[name][0]:
-                    found[name] = order, row
+                elif name not in found or order < found[name][0]:
+                    row = {"model": entry.name, "dataset": name, "method": "reported"}
+                    found[name] = order, row | {"accuracy": float(value) / (100 if value > 1 else 1)}
     return [row for _, row in found.values()], left
 
 

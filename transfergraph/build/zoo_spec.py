@@ -199,10 +199,7 @@ def assemble(
     vectors: pd.DataFrame,  # `embeddings`
     pairs: pd.DataFrame,  # `distances`
 ) -> Zoo:  # validated
-    """Put the tables together.
-
-    Models were trained on datasets that the zoo may not have, such as ImageNet: these get a row, so that
-    the graph can join what was trained on the same data."""
+    "Put the tables together, with rows for datasets that only models name, such as ImageNet, for the graph."
     named = set(datasets["dataset"])
     new = [s for s in models["pretrained_on"].dropna().unique() if s not in named]
     modality = models["modality"].iloc[0]

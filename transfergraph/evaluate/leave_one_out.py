@@ -21,15 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from transfergraph.evaluate.summary import (
-    COLUMNS,
-    check_predictions,
-    over_seeds,
-    per_seed_metrics,
-    read_predictions,
-    summarise,
-    true_accuracy,
-)
+from . import summary as summaries
 from ..metrics import method_name
 from ..run import files
 from ..run.tasks import TaskError, map_unordered, thread_limit
@@ -45,16 +37,16 @@ def evaluate_predictions(
     origin: str = "predictions",  # what to call the predictions in an error
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # predictions, metrics, summary
     "The three tables of predictions that are already made: targets in zoo order, methods as they come."
-    per_seed = per_seed_metrics(zoo, predictions, protocol, origin)
-    predictions = check_predictions(zoo, predictions, origin)
+    per_seed = summaries.per_seed_metrics(zoo, predictions, protocol, origin)
+    predictions = summaries.check_predictions(zoo, predictions, origin)
     order = {"target": zoo.datasets["dataset"], "method": dict.fromkeys(predictions["method"])}
     order = {column: {name: i for i, name in enumerate(names)} for column, names in order.items()}
     places = lambda column: column.map(order[column.name]) if column.name in order else column
     by = ["target", "method", "seed", "model"]
     predictions = predictions.sort_values(by, key=places, ignore_index=True)
-    tables = predictions, over_seeds(per_seed), summarise(per_seed)
+    tables = predictions, summaries.over_seeds(per_seed), summaries.summarise(per_seed)
     if out is not None:
-        for name, table in zip(COLUMNS, tables):
+        for name, table in zip(summaries.COLUMNS, tables):
             files.write_csv(table, Path(out) / f"{name}.csv")
     return tables
 
@@ -143,7 +135,7 @@ def predict_tasks(
     with_torch, fingerprint = any(task.learner for task in tasks), zoo.fingerprint
     paths = [parts and Path(parts) / task_key(fingerprint, task, options, predict) for task in tasks]
     kept = [path and files.find_kept(path.parent, path.name, ".csv") for path in paths]
-    done = [read_predictions(file) for file in kept if file]
+    done = [summaries.read_predictions(file) for file in kept if file]
     todo = [(task, path) for task, path, file in zip(tasks, paths, kept) if not file]
 
     def attempt(call):
@@ -182,9 +174,7 @@ def evaluate(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # predictions, metrics, summary
     """Predict every target as if nobody had fine-tuned on it, and score the rankings.
 
-    Writes predictions.csv, metrics.csv and summary.csv to `out`. Raises `ValueError` where a name or number
-    is wrong, and an error that names target, seed and methods where a task fails; finished tasks stay
-    in `out`/.parts."""
+    Where a task fails, the error names target, seed and methods; finished tasks stay in `out`/.parts."""
     methods, seeds = list(dict.fromkeys(map(method_name, methods))), sorted(set(seeds))
     targets = zoo.targets if targets is None else list(targets)
     for name, given in (("methods", methods), ("targets", targets), ("seeds", seeds)):
@@ -198,7 +188,7 @@ def evaluate(
         if not 0 < ratio <= 1:
             raise ValueError(f"{name} {ratio!r}: expected more than 0 and at most 1")
     for target in targets:
-        if len(true_accuracy(zoo, target, protocol)) < 2:
+        if len(summaries.true_accuracy(zoo, target, protocol)) < 2:
             few = "has one model with a true accuracy"
             raise ValueError(f"target {target!r} {few}; expected 2 or more to rank")
     if predict is None:

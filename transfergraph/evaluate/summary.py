@@ -128,10 +128,7 @@ def per_seed_metrics(
     protocol: str = "clean",  # which truth, see `true_accuracy`
     origin: str = "predictions",  # what to call the table in an error
 ) -> pd.DataFrame:  # columns target, method, metric, seed, value; targets in zoo order, methods as they come
-    """Every metric of every target, method and seed.
-
-    A method that scores fewer than two models of a target has no rows for it. Raises `ValueError` naming the
-    first wrong row, and where nothing is left to score."""
+    "Every metric of every target, method and seed with two scored models; `ValueError` where none has."
     rows = check_predictions(zoo, predictions, origin)
     truth = {t: true_accuracy(zoo, t, protocol) for t in zoo.datasets["dataset"] if t in set(rows["target"])}
     methods = rows["method"].unique()
@@ -178,10 +175,7 @@ def summarise(
     level: float = 0.95,  # of the intervals
     random_state: int = 0,
 ) -> pd.DataFrame:  # columns method, metric, mean, low, high, gain, gain_low, gain_high, seed_sd, n_targets
-    """Mean over targets and gain over a baseline, with percentile bootstrap intervals over targets.
-
-    A gain is taken over the targets that method and baseline share. `seed_sd` is the standard deviation over
-    seeds of the mean over targets, of those seeds that cover all targets of the method."""
+    "Mean over targets and gain over a baseline, on targets that both have, with bootstrap intervals."
     if metrics.duplicated([c for c in ("target", "method", "metric", "seed") if c in metrics]).any():
         wrong = "metrics hold a target, method and metric twice"
         raise ValueError(f"{wrong}; expected one row for each (and seed)")
@@ -203,7 +197,7 @@ def summarise(
     table["seed_sd"] = np.nan
     if "seed" in metrics:
         seeds = metrics.pivot(index=[*rows, "seed"], columns="target", values="value")
-        whole = seeds.notna().sum(axis=1)
+        whole = seeds.notna().sum(axis=1)  # of the seeds that cover all targets of the method
         whole = whole == whole.groupby(rows).transform("max")
         spread = seeds[whole].mean(axis=1).groupby(rows).std().round(12)
         table["seed_sd"] = spread.reindex(wide.index).to_numpy()

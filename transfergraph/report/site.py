@@ -283,12 +283,10 @@ def target_rows(
         metrics = pd.read_csv(file)
         wide = metrics.pivot(index="method", columns="metric", values="value")
         wide = wide.sort_values(["pearson", "regret@5"], ascending=[False, True], kind="stable")
-        row = {"page": file.parts[-3], "target": str(metrics["target"].iloc[0])}
+        row = {"page": file.parts[-3], "target": str(metrics["target"].iloc[0]), "best method": wide.index[0]}
         for key, method in (("best", wide.index[0]), (headline, headline), ("history-mean", "history-mean")):
             there = wide.loc[method] if method in wide.index else {}
             row |= {f"{key}, Pearson": there.get("pearson"), f"{key}, regret@5": there.get("regret@5")}
-            if key == "best":
-                row["best method"] = method
         rows.append(row)
     columns = ["target", "best method", "best, Pearson", "best, regret@5", f"{headline}, Pearson"]
     columns += [f"{headline}, regret@5", "history-mean, Pearson", "history-mean, regret@5"]
