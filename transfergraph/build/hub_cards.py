@@ -75,9 +75,7 @@ def check_id(spec: str, origin: str = "id") -> str:  # `origin`: what to call it
     return spec
 
 # %% ../../nbs/08_build/03_hub_cards.ipynb #7fb27b941602401d91542211134fc71a
-def read_list(
-    path: str | os.PathLike,  # YAML
-) -> tuple[list[Entry], str | None]:  # and the probe
+def read_list(path: str | os.PathLike) -> tuple[list[Entry], str | None]:  # and the probe
     "Check a list; raises `ValueError` naming the file and the entry. Paths in it are relative to the file."
     import yaml
 
@@ -264,9 +262,7 @@ def _timm_family(architecture):
     return type(model).__module__.rpartition(".")[2], sum(p.numel() for p in model.parameters())
 
 
-def local_facts(
-    folder: str | os.PathLike,  # of a model
-) -> dict:  # as `Hub.ask`; the commit is a hash of the configuration and of the weights' headers
+def local_facts(folder: str | os.PathLike) -> dict:  # as `Hub.ask`; the commit is a hash of what they are
     "What a folder says of the model in it; raises `UnavailableError`."
     folder = Path(folder)
     try:

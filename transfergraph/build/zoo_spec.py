@@ -138,12 +138,8 @@ def open_dataset(
     return dataclasses.replace(dataset, name=name)
 
 
-def load_named(
-    name: str,  # in the zoo
-    options: Mapping[str, Any],  # of `load_backbone`
-    modality: str | None = None,
-) -> "Backbone":
-    "Load a backbone and call it by its name in the zoo."
+def load_named(name: str, options: Mapping[str, Any], modality: str | None = None) -> "Backbone":
+    "Load a backbone by options of `load_backbone` and call it by its name in the zoo."
     from transfergraph.models.loading import load_backbone
 
     options = {key: value for key, value in options.items() if key not in ("finetune", "licence")}
@@ -208,21 +204,16 @@ def assemble(
     return Zoo(models, datasets, records, scores, pairs, vectors).validate()
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #3ed186c9a28b402fb0bc4494df01f08d
-def read_trained(
-    folder: str | Path | None,  # holds models.json: name -> options of `load_backbone`
-) -> dict[str, dict]:  # name -> options of `load_backbone`; empty where there is no such file
-    "Models that were trained for a zoo."
+def read_trained(folder: str | Path | None) -> dict[str, dict]:  # name -> options of `load_backbone`
+    "Models that were trained for a zoo, from models.json in a folder; none where there is no such file."
     path = Path(folder) / "models.json" if folder else None
     if path is None or not path.is_file():
         return {}
     return json.loads(path.read_text(encoding="utf-8"))
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #8edb47106e1a46a883d545849b8ab81b
-def store_drawn(
-    folder: str | Path,  # a folder for each set is made in it
-    names: Iterable[str] = tuple(DRAWN),
-) -> None:
-    "Draw the sets and write them as datasets with PNG images."
+def store_drawn(folder: str | Path, names: Iterable[str] = tuple(DRAWN)) -> None:
+    "Draw the sets and write them as datasets with PNG images, a folder each."
     import io
 
     from datasets import ClassLabel, DatasetDict, Features, Image

@@ -149,10 +149,8 @@ def per_seed_metrics(
     return pd.DataFrame(values, columns=["target", "method", "metric", "seed", "value"])
 
 
-def over_seeds(
-    per_seed: pd.DataFrame,  # from `per_seed_metrics`
-) -> pd.DataFrame:  # columns target, method, metric, value, seed_sd (NaN for one seed), n_seeds
-    "Mean and standard deviation over seeds, order kept."
+def over_seeds(per_seed: pd.DataFrame) -> pd.DataFrame:  # columns of `metrics`; seed_sd NaN for one seed
+    "Mean and standard deviation over the seeds of `per_seed_metrics`, order kept."
     groups = per_seed.groupby(["target", "method", "metric"], sort=False)["value"]
     table = groups.agg(value="mean", seed_sd="std", n_seeds="size").round({"seed_sd": 12})
     return table.reset_index()[COLUMNS["metrics"]]

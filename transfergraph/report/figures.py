@@ -48,9 +48,7 @@ METRIC_NAMES = {
 }
 
 
-def styled(
-    figure: "Callable[..., Figure]",  # draws with the house style's settings
-) -> "Callable[..., Figure]":
+def styled(figure: "Callable[..., Figure]") -> "Callable[..., Figure]":
     "Decorator of a function that draws: the same fonts, grid and layout for all."
 
     @functools.wraps(figure)
@@ -128,11 +126,8 @@ def _name_rows(ax, names, at, margin):
     ax.grid(False, axis="y")
 
 # %% ../../nbs/11_report/01_figures.ipynb #b118ea5561624da68c537baed56e602f
-def figure_png(
-    figure: "Figure",
-    dpi: int = DPI,  # pixels per inch
-) -> bytes:  # a PNG file, below `MAX_BYTES` where 16 colours are enough for that
-    "Draw a figure; the same figure gives the same bytes."
+def figure_png(figure: "Figure", dpi: int = DPI) -> bytes:  # below `MAX_BYTES` where 16 colours are enough
+    "Draw a figure as a PNG file; the same figure gives the same bytes."
     from PIL import Image as Pixels
 
     raw = io.BytesIO()
@@ -147,21 +142,14 @@ def figure_png(
     return small.getvalue()
 
 
-def save_figure(
-    figure: "Figure",
-    path: str | os.PathLike,  # ends in .png; its folder is made where it is not there
-    dpi: int = DPI,  # pixels per inch
-) -> bytes:  # what was written
-    "Write a figure as a PNG file, all or nothing."
+def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = DPI) -> bytes:  # what was written
+    "Write a figure as a PNG file, all or nothing; its folder is made where it is not there."
     write_whole(path, png := figure_png(figure, dpi))
     return png
 
 
-def show(
-    figure: "Figure",
-    path: str | os.PathLike | None = None,  # save it there too
-) -> "Image":
-    "The last line of a notebook's cell: put a figure into the notebook."
+def show(figure: "Figure", path: str | os.PathLike | None = None) -> "Image":
+    "The last line of a notebook's cell: put a figure into the notebook, and save it where a path is given."
     from IPython import display
 
     png = figure_png(figure) if path is None else save_figure(figure, path)

@@ -91,10 +91,7 @@ def figure_scores(
     return fig
 
 # %% ../../nbs/11_report/02_page_figures.ipynb #938c804e27f84196a10c8828c723f798
-def lay_out(
-    models: pd.DataFrame,  # vectors, a row per model
-    datasets: pd.DataFrame,  # vectors, a row per dataset
-) -> np.ndarray:  # (models + datasets, 2)
+def lay_out(models: pd.DataFrame, datasets: pd.DataFrame) -> np.ndarray:  # (models + datasets, 2)
     "Places on a map (t-SNE, cosine) that keeps those with similar vectors together; the same in every run."
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -183,9 +180,7 @@ EDGE_STYLES = {  # edge of the graph -> its colour and what it says
 }
 
 
-def graph_edges(
-    graph: "HeteroData",  # node types model, dataset with lists `name`
-) -> dict[str, pd.DataFrame]:  # kind of edge -> columns start, end (names) and weight
+def graph_edges(graph: "HeteroData") -> dict[str, pd.DataFrame]:  # kind -> start, end (names), weight
     "Edges of a graph with names in place of numbers."
     found = {}
     for kind in EDGE_STYLES:

@@ -28,11 +28,8 @@ if TYPE_CHECKING:  # named in types only: importing them takes longer than `--he
     from transfergraph.build.hub import Gathered
 
 # %% ../../nbs/11_report/03_terminal.ipynb #a62d8e9c
-def aligned(
-    rows: Iterable[Iterable[str]],  # cells, all rows of the same length
-    right: Iterable[int] = (),  # columns aligned to the right
-) -> str:  # one line per row
-    "Rows of text as aligned columns."
+def aligned(rows: Iterable[Iterable[str]], right: Iterable[int] = ()) -> str:  # one line per row
+    "Rows of text as columns, aligned to the left or, those in `right`, to the right."
     rows, right = [list(row) for row in rows], set(right)
     widths = [max(map(len, column)) for column in zip(*rows)]
     sides = [str.rjust if i in right else str.ljust for i in range(len(widths))]
@@ -40,10 +37,7 @@ def aligned(
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 # %% ../../nbs/11_report/03_terminal.ipynb #72e95705
-def print_rows(
-    rows: Sequence[Sequence[str]],  # the head first
-    right: Iterable[int] = (),  # columns aligned to the right
-) -> None:
+def print_rows(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> None:  # the head first
     "Print rows under a head: ruled and folded on a terminal, as plain lines elsewhere."
     if not sys.stdout.isatty():
         print(aligned(rows, right))
@@ -130,10 +124,7 @@ def selection_rows(log: "pd.DataFrame") -> list[list[str]]:  # head and a row pe
     return rows
 
 # %% ../../nbs/11_report/03_terminal.ipynb #7cdc8c89c7104fffa095e18ddfef8986
-def import_text(
-    counts: "pd.DataFrame",  # from `transfergraph.zoo.paper.import_counts`
-    out: str | os.PathLike,  # where the zoos are
-) -> str:
+def import_text(counts: "pd.DataFrame", out: str | os.PathLike) -> str:  # as `import_counts` found them
     "How large the zoos of the paper are, and what became of rows that were not taken as they are."
     lines = []
     for name, part in counts.groupby("zoo"):
@@ -144,10 +135,7 @@ def import_text(
     return "\n".join(lines)
 
 
-def hub_text(
-    found: "Gathered",  # from `transfergraph.build.hub.build_hub_zoo`
-    out: str | os.PathLike,  # where the zoo is
-) -> str:
+def hub_text(found: "Gathered", out: str | os.PathLike) -> str:  # `out`: where the zoo is
     "What a zoo of a hub holds, and what could not be had."
     zoo, report = found.zoo, found.report
     status = report.loc[report["status"] != "left out", "status"].value_counts(sort=False)

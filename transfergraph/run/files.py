@@ -99,10 +99,8 @@ def read_lines(
     return rows
 
 # %% ../../nbs/01_run/01_files.ipynb #938c804e27f84196a10c8828c723f798
-def checksum(
-    content: bytes | str | os.PathLike,  # bytes, or the path of a file
-) -> str:  # 64 hexadecimal digits
-    "SHA-256 of bytes, or of a file's content."
+def checksum(content: bytes | str | os.PathLike) -> str:  # 64 hexadecimal digits
+    "SHA-256 of bytes, or of the content of the file at a path."
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     digest = hashlib.sha256()
@@ -235,12 +233,8 @@ def _said(error, fields):
     return f"{name} {found}; expected {fields[name].description or error['msg']}"
 
 
-def checked_mapping(
-    cls: type,  # made by `checked`
-    given: Any,  # its fields, as read from a file
-    origin: str,  # what to call it in an error
-) -> Any:  # one of the class
-    "Make one from a mapping; raises `ValueError` with its origin."
+def checked_mapping(cls: type, given: Any, origin: str) -> Any:  # one of the class, made by `checked`
+    "Make one from a mapping, as read from a file; raises `ValueError` with its origin."
     if not isinstance(given, Mapping):
         raise ValueError(f"{origin}: {given!r} is not a mapping of {', '.join(cls.__dataclass_fields__)}")
     try:

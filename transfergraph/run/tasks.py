@@ -183,9 +183,7 @@ class Executor:
     retries: Annotated[int, Field(ge=0, description="a whole number, 0 or more")] = 3
 
 
-def read_executor(
-    value: "str | Mapping | Executor | None",  # as in `params.yaml`
-) -> Executor:
+def read_executor(value: "str | Mapping | Executor | None") -> Executor:  # as in `params.yaml`
     "An executor from a setting."
     value = value or "local"
     if isinstance(value, Executor):
