@@ -19,8 +19,7 @@ from waiting import PATIENCE, until
 from transfergraph.cli import app, main
 from transfergraph.evaluate.leave_one_out import evaluate_predictions
 from transfergraph.evaluate.summary import COLUMNS
-from transfergraph.report.notebooks import yaml_value
-from transfergraph.report.terminal import aligned, summary_note, summary_rows
+from transfergraph.report.terminal import aligned, summary_note, summary_rows, yaml_value
 from transfergraph.zoo.paper import paper_folder
 from transfergraph.zoo.tables import Zoo
 
@@ -461,7 +460,7 @@ def test_running_a_notebook(tmp_path, capsys):
 
 def test_parameters_reach_the_notebook(tmp_path, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr("transfergraph.report.notebooks.run_notebook", lambda *args: asked.append(args))
+    monkeypatch.setattr("transfergraph.report.terminal.run_notebook", lambda *args: asked.append(args))
     (tmp_path / "in.ipynb").write_text("{}")
     params = tmp_path / "params.yaml"
     params.write_text("a: 1\nb: {c: null}\n")

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,7 @@ from typer import Argument, Option
 
 import transfergraph
 from .report import terminal
+from .run.files import folder_lock
 
 # %% ../nbs/12_cli.ipynb #390a53a6
 def _argument(metavar, help):
@@ -81,9 +83,8 @@ def main(
         terminal.any_name()
         # torch_geometric still calls it; a user can do nothing about that
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-    return terminal.run_program(
-        app, "transfergraph", terminal.one_word_each(sys.argv[1:] if argv is None else argv)
-    )
+    words = terminal.one_word_each(sys.argv[1:] if argv is None else argv)
+    return terminal.run_program(app, "transfergraph", words)
 
 # %% ../nbs/12_cli.ipynb #1757a89f
 @app.command("methods")
@@ -112,7 +113,6 @@ def import_records_command(
     "Add results of your own to a zoo, or make a zoo of them."
     import pandas as pd
 
-    from transfergraph.run.files import folder_lock
     from transfergraph.zoo.results import join_results, read_results
     from transfergraph.zoo.tables import Zoo
 
@@ -221,13 +221,12 @@ def _described(zoo, data, dataset, probe, quiet, text_column, label_column):
     "The fit, the user's dataset and its description; of a dataset of the zoo its name is enough."
     from transfergraph.recommend.candidates import describe_dataset
     from transfergraph.recommend.transfergraph import open_fit
-    from transfergraph.report.notebooks import yaml_value
 
     graph = open_fit(zoo, say=_say)
     if data is None:
         return graph, None, dataset
     if probe is not None:
-        probe = yaml_value(probe, "--probe")
+        probe = terminal.yaml_value(probe, "--probe")
         probe = probe if isinstance(probe, dict) else {"spec": str(probe)}
         if "spec" not in probe:
             raise ValueError("--probe: expected a model, or {spec: model, input_size: 64}")
@@ -236,17 +235,6 @@ def _described(zoo, data, dataset, probe, quiet, text_column, label_column):
     if new.embedding is None:
         _say("the zoo does not say which probe compared its datasets: yours counts as unlike all of them")
     return graph, dataset, new
-
-
-def _scored(new, dataset, models, names, quiet):
-    "The description with the scores of these models added."
-    from dataclasses import replace
-
-    from transfergraph.recommend.candidates import open_model, read_model_list, score_candidates
-
-    listed = read_model_list(models)
-    load = lambda name: open_model(name, listed, dataset.modality)
-    return replace(new, scores=score_candidates(names, dataset, load, progress=not quiet))
 
 # %% ../nbs/12_cli.ipynb #f551b04f
 @app.command("rank")
@@ -268,6 +256,8 @@ def rank_command(
     as_json: Form = None,
 ) -> None:
     "Rank the models of a zoo for your data, without running any of them."
+    from transfergraph.recommend.candidates import open_model, read_model_list, score_candidates
+
     if (data is None) == (dataset is None):
         wrong = "" if data is None else "--dataset: not allowed with --data; "
         raise ValueError(f"{wrong}expected one of --data and --dataset")
@@ -281,7 +271,9 @@ def rank_command(
     graph, found, new = _described(zoo, data, dataset, probe, quiet, text_column, label_column)
     keep = {"max_params": max_params, "family": family}
     if with_scores is not None:
-        new = _scored(new, found, models, graph.rank(new, with_scores, **keep)["model"], quiet)
+        names, listed = graph.rank(new, with_scores, **keep)["model"], read_model_list(models)
+        load = lambda name: open_model(name, listed, found.modality)
+        new = replace(new, scores=score_candidates(names, found, load, progress=not quiet))
     if explain is not None:
         table = graph.explain(explain, new)
         if not terminal.print_table(table, as_json):
@@ -302,9 +294,8 @@ def _settings(text):
     from inspect import signature
 
     from transfergraph.models.training import Settings
-    from transfergraph.report.notebooks import yaml_value
 
-    given, known = yaml_value(text, "--settings") or {}, signature(Settings).parameters
+    given, known = terminal.yaml_value(text, "--settings") or {}, signature(Settings).parameters
     if not isinstance(given, dict) or not given.keys() <= known.keys():
         wrong = min(map(str, given.keys() - known.keys())) if isinstance(given, dict) else text
         raise ValueError(f"--settings: {wrong!r} is not a setting; expected some of {', '.join(known)}")
@@ -329,7 +320,6 @@ def select_command(
 ) -> None:
     "Fine-tune the most promising model, learn from the result, go on with the next."
     from transfergraph.recommend.candidates import finetuner, open_model, read_model_list
-    from transfergraph.run.files import folder_lock
 
     how, listed = _settings(settings), read_model_list(models)
     graph, dataset, new = _described(zoo, data, None, probe, quiet, text_column, label_column)
@@ -357,7 +347,7 @@ def import_paper_command(
     as_json: Form = None,
 ) -> None:
     "Make the zoos paper-image and paper-text from the records that the paper's authors published."
-    from transfergraph.run.files import folder_lock
+
     from transfergraph.zoo.paper import import_counts, import_paper, paper_folder
 
     if Path(out).exists() and not Path(out).is_dir():
@@ -389,7 +379,6 @@ def hub_build_command(
     "Make a zoo of models and datasets of a hub, or in folders, without downloading weights."
     from transfergraph.build.hub import Hub, build_hub_zoo
     from transfergraph.build.hub_cards import UnavailableError
-    from transfergraph.run.files import folder_lock
 
     for option, value in (("--max-bytes", max_bytes), ("--timeout", timeout)):
         if value <= 0:
@@ -419,12 +408,10 @@ def run_notebook_command(
     params_file: _option(str, "YAML", "file of parameters; -p goes before it") = None,
 ) -> None:
     "Run a notebook with parameters."
-    from transfergraph.report.notebooks import read_parameters, run_notebook
-
-    parameters = read_parameters(params_file, parameter or [])
+    parameters = terminal.read_parameters(params_file, parameter or [])
     if not Path(notebook).is_file():
         raise FileNotFoundError(f"{notebook}: no such notebook")
-    run_notebook(notebook, out, parameters)
+    terminal.run_notebook(notebook, out, parameters)
 
 # %% ../nbs/12_cli.ipynb #86d740c6
 @app.command("site")

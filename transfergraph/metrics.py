@@ -23,10 +23,8 @@ def method_name(
     return METHOD_ALIASES.get(name, name)
 
 # %% ../nbs/00_metrics.ipynb #8edb47106e1a46a883d545849b8ab81b
-PROTOCOLS = (
-    "clean",
-    "published",
-)  # whose truth predictions are held against, see `transfergraph.evaluate.summary`
+# whose truth predictions are held against, see `transfergraph.evaluate.summary`
+PROTOCOLS = ("clean", "published")
 
 
 def _constant(values):
@@ -41,57 +39,38 @@ def pearson(
     "Linear correlation."
     if _constant(true) or _constant(predicted):
         return 0.0
-    x, y = (v / np.abs(v).max() for v in (true, predicted))
-    x, y = (
-        v / np.abs(v).max() for v in (x - x.mean(), y - y.mean())
-    )  # scaled, so that squares stay in range
+    x, y = (v / np.abs(v).max() for v in (true, predicted))  # scaled, so that squares stay in range
+    x, y = (v / np.abs(v).max() for v in (x - x.mean(), y - y.mean()))
     return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
 
 
-def spearman(
-    true: np.ndarray,  # (n_models,), accuracy
-    predicted: np.ndarray,  # (n_models,), any scale, higher is better
-) -> float:  # in [-1, 1]; 0 where either is constant
+def spearman(true: np.ndarray, predicted: np.ndarray) -> float:  # as `pearson`
     "Linear correlation of ranks; ties share their mean rank."
     return pearson(stats.rankdata(true), stats.rankdata(predicted))
 
 
-def kendall(
-    true: np.ndarray,  # (n_models,), accuracy
-    predicted: np.ndarray,  # (n_models,), any scale, higher is better
-) -> float:  # in [-1, 1]; 0 where either is constant
+def kendall(true: np.ndarray, predicted: np.ndarray) -> float:  # as `pearson`
     "Pairs in the right order less pairs in the wrong one, corrected for ties (tau-b)."
     if _constant(true) or _constant(predicted):
         return 0.0
     return float(stats.kendalltau(true, predicted).statistic)
 
 
-def weighted_kendall(
-    true: np.ndarray,  # (n_models,), accuracy
-    predicted: np.ndarray,  # (n_models,), any scale, higher is better
-) -> float:  # in [-1, 1]; 0 where either is constant
+def weighted_kendall(true: np.ndarray, predicted: np.ndarray) -> float:  # as `pearson`
     "Kendall's tau with hyperbolic weights of ranks (Vigna, WWW 2015); mean over ranks by either list."
     if _constant(true) or _constant(predicted):
         return 0.0
     return float(stats.weightedtau(true, predicted).statistic)
 
 
-def best_predicted(
-    true: np.ndarray,  # (n_models,), accuracy
-    predicted: np.ndarray,  # (n_models,), any scale, higher is better
-    k: int,  # how many; all where there are fewer models
-) -> np.ndarray:  # (k,), true accuracies, best predicted first; equal predictions in row order
-    "True accuracies of the k models predicted best."
+def best_predicted(true: np.ndarray, predicted: np.ndarray, k: int) -> np.ndarray:  # (k,) or fewer
+    "True accuracies of the k models predicted best, best first; equal predictions in row order."
     return true[np.argsort(-predicted, kind="stable")[:k]]
 
 
-def ndcg(
-    true: np.ndarray,  # (n_models,), accuracy
-    predicted: np.ndarray,  # (n_models,), any scale, higher is better
-    k: int = 10,  # how many places count
-) -> float:  # in [0, 1]; 1 where all accuracies are equal, as every order is the best one then
+def ndcg(true: np.ndarray, predicted: np.ndarray, k: int = 10) -> float:  # in [0, 1]; k: places that count
     "Discounted cumulative gain over the best possible; gain: min-max accuracy, discount: 1/log2(place + 1)."
-    if _constant(true):
+    if _constant(true):  # every order is the best one
         return 1.0
     gain = (true - true.min()) / np.ptp(true)
     discount = 1 / np.log2(np.arange(2, min(k, len(true)) + 2))
@@ -103,9 +82,8 @@ def _checked(metric):
     def of_arrays(true: np.ndarray, predicted: np.ndarray) -> float:
         true, predicted = np.asarray(true, float), np.asarray(predicted, float)
         if true.ndim != 1 or true.shape != predicted.shape:
-            raise ValueError(
-                f"shapes {true.shape} and {predicted.shape}: expected two lists of the same length"
-            )
+            shapes = f"{true.shape} and {predicted.shape}"
+            raise ValueError(f"shapes {shapes}: expected two lists of the same length")
         if len(true) < 2:
             raise ValueError(f"{len(true)} models to score; expected 2 or more")
         if not (np.isfinite(true).all() and np.isfinite(predicted).all()):
@@ -137,9 +115,7 @@ def bootstrap_mean(
     n_resamples: int = 10_000,
     level: float = 0.95,  # of the interval, in (0, 1)
     random_state: int = 0,
-) -> tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]:  # mean, low, high: (n_rows,) each; low and high NaN below 2 targets
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # mean, low and high (NaN below 2 targets): (n_rows,) each
     "Mean of each row over its targets, with a percentile interval; rows of the same targets share samples."
     mean, low, high = (np.full(len(values), np.nan) for _ in range(3))
     patterns, which = np.unique(~np.isnan(values), axis=0, return_inverse=True)

@@ -113,7 +113,7 @@ def test_a_zoo_is_built_from_local_folders(specs, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["hub-image", "hub-text"])
 def test_the_stage_notebooks_run_on_a_spec_of_local_folders(specs, name, tmp_path, monkeypatch):
-    from transfergraph.report.notebooks import run_notebook
+    from transfergraph.report.terminal import run_notebook
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))

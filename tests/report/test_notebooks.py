@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from transfergraph.report import figures
-from transfergraph.report.notebooks import NotebookError, run_notebook, strip_volatile
+from transfergraph.report.terminal import NotebookError, run_notebook, strip_volatile
 
 LONG = "a dataset with, a rather, long list of, class names, that goes on, and on, and on {} $x_1$"
 
@@ -307,7 +307,7 @@ def test_the_interpreter_is_the_one_in_use_and_stderr_is_seen(tmp_path):
     source = "import sys\nprint('seen ' + 'live', file=sys.stderr)\nsys.prefix"
     notebook, out = write(tmp_path / "asks.ipynb", source), tmp_path / "out.ipynb"
     call = f"run_notebook({str(notebook)!r}, {str(out)!r})"
-    code = f"from transfergraph.report.notebooks import run_notebook; {call}"
+    code = f"from transfergraph.report.terminal import run_notebook; {call}"
     env = {k: v for k, v in os.environ.items() if k not in ("PATH", "VIRTUAL_ENV")}
     env |= {
         "PATH": "/usr/bin:/bin",

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 from transfergraph.cli import main
-from transfergraph.report.notebooks import describe_pictures
-from transfergraph.report.site import build_site, learn_map
+from transfergraph.report.site import build_site, describe_pictures, learn_map
 from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parents[2]

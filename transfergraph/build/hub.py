@@ -7,6 +7,7 @@ __all__ = ['AGAIN', 'LONGEST_WAIT', 'MOST_BYTES', 'ARCHIVES', 'retry', 'Hub', 'G
            'with_joined']
 
 # %% ../../nbs/08_build/04_hub.ipynb #8dd0d8092fe74a7c96281538738b07e2
+import functools
 import json
 import os
 import random
@@ -20,16 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from transfergraph.build.hub_cards import (
-    Entry,
-    UnavailableError,
-    dataset_row,
-    known_as,
-    local_facts,
-    model_row,
-    read_list,
-    reported,
-)
+from . import hub_cards as cards
+from .hub_cards import Entry, UnavailableError
 from ..data.readers import read_hub
 from ..models.checkpoints import front_matter, one_line
 from ..run.files import atomic_path, write_whole
@@ -93,10 +86,7 @@ class Hub:
     timeout: float = 20.0  # seconds that a server may be silent
     max_bytes: int = MOST_BYTES
 
-    def facts(
-        self,
-        entry: Entry,  # of a hub
-    ) -> tuple[dict, bool]:  # see `ask`; whether they come from the cache
+    def facts(self, entry: Entry) -> tuple[dict, bool]:  # see `ask`; whether they come from the cache
         "What a repository says, from the cache where it is there; raises `UnavailableError`."
         parts = f"{entry.kind}s", entry.repository or entry.spec, entry.revision or "newest"
         path = self.cache / ("--".join(parts).replace("/", "--") + ".json")
@@ -113,11 +103,7 @@ class Hub:
         write_whole(path, json.dumps(facts))
         return facts, False
 
-    def items(
-        self,
-        entry: Entry,  # a dataset of a hub
-        facts: dict,  # what it says
-    ) -> Path:  # a folder that `load_dataset` reads
+    def items(self, entry: Entry, facts: dict) -> Path:  # a folder that `load_dataset` reads
         "Images or texts of the pinned commit, downloaded once; raises `UnavailableError`."
         from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -155,39 +141,25 @@ class Hub:
         api = huggingface_hub.HfApi(endpoint=endpoint)
         describe = api.model_info if entry.kind == "model" else api.dataset_info
         try:
-            info = retry(
-                lambda: describe(
-                    repository, revision=entry.revision, files_metadata=True, timeout=self.timeout
-                ),
-                self.retries,
-            )
+            asked = {"revision": entry.revision, "files_metadata": True, "timeout": self.timeout}
+            info = retry(lambda: describe(repository, **asked), self.retries)
             files = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
             if unsafe := [name for name in files if _unsafe(name)]:
                 raise UnavailableError(f"holds a file called {unsafe[0]!r}, which leads out of its folder")
             if not info.sha:
                 raise UnavailableError("the server names no commit")
             with tempfile.TemporaryDirectory() as scratch:
+                pinned = {"repo_type": entry.kind, "revision": info.sha, "endpoint": endpoint}
+                pinned |= {"cache_dir": scratch, "etag_timeout": self.timeout}
 
                 def fetch(name):
                     if name not in files:
                         return None
-                    if files[name] is None or files[name] > self.max_bytes:
-                        raise UnavailableError(
-                            f"{name} has {files[name]} bytes; at most {self.max_bytes} are downloaded"
-                        )
-                    path = retry(
-                        lambda: huggingface_hub.hf_hub_download(
-                            repository,
-                            name,
-                            repo_type=entry.kind,
-                            revision=info.sha,
-                            cache_dir=scratch,
-                            endpoint=endpoint,
-                            etag_timeout=self.timeout,
-                        ),
-                        self.retries,
-                    )
-                    return Path(path).read_text(encoding="utf-8", errors="replace")
+                    size, most = files[name], self.max_bytes
+                    if size is None or size > most:
+                        raise UnavailableError(f"{name} has {size} bytes; at most {most} are downloaded")
+                    download = functools.partial(huggingface_hub.hf_hub_download, repository, name, **pinned)
+                    return Path(retry(download, self.retries)).read_text(encoding="utf-8", errors="replace")
 
                 config = fetch("config.json") if entry.kind == "model" else None
                 card = fetch("README.md")
@@ -200,13 +172,9 @@ class Hub:
         except (ValueError, RecursionError) as error:
             raise UnavailableError(f"its config.json is not JSON ({one_line(error)})") from error
         front = front_matter(card or "", f"{entry.spec}: README.md")
+        card = json.loads(json.dumps(front, default=str, skipkeys=True))
+        facts = {"sha": info.sha, "config": config, "card": card, "files": files}
         weights = getattr(info, "safetensors", None)
-        facts = {
-            "sha": info.sha,
-            "config": config,
-            "card": json.loads(json.dumps(front, default=str, skipkeys=True)),
-            "files": files,
-        }
         return facts | {"params": getattr(weights, "total", None), "downloads": info.downloads}
 
 
@@ -240,21 +208,22 @@ def _rows(entry, answer, hub, probe):
         facts, cached = answer
         status = "read" if entry.local else "cached" if cached else "asked"
         if entry.kind == "model":
-            facts = local_facts(entry.spec) if entry.local else facts
-            rows, left = reported(entry, facts)
-            return status, model_row(entry, facts), rows, left, None
+            facts = cards.local_facts(entry.spec) if entry.local else facts
+            rows, left = cards.reported(entry, facts)
+            return status, cards.model_row(entry, facts), rows, left, None
         if entry.local:
             row, data = _read_dataset(entry, entry.spec)
             return status, row, [], [], data
         if probe is None:
-            return status, dataset_row(entry, facts), [], [], None
+            return status, cards.dataset_row(entry, facts), [], [], None
         try:
             seen, data = _read_dataset(entry, hub.items(entry, facts))
         except Exception as error:  # what its card says is known all the same
             reason = str(error) if isinstance(error, UnavailableError) else one_line(error)
-            return status, dataset_row(entry, facts), [], [f"not seen by the probe: {reason}"], None
+            return status, cards.dataset_row(entry, facts), [], [f"not seen by the probe: {reason}"], None
         try:
-            said = {name: value for name, value in dataset_row(entry, facts).items() if value is not None}
+            known = cards.dataset_row(entry, facts).items()
+            said = {name: value for name, value in known if value is not None}
         except UnavailableError:
             said = {"revision": facts["sha"]}
         return status, seen | said, [], [], data
@@ -270,21 +239,17 @@ def _read_dataset(entry, path):
     data = load_dataset(path, **entry.options, progress=False)
     counts = np.bincount(data.labels["train"], minlength=data.n_classes)
     row = {"dataset": entry.name, "modality": data.modality, "n_samples": int(counts.sum())}
-    row |= {
-        "n_classes": data.n_classes,
-        "majority_share": float(counts.max() / counts.sum()),
-        "role": entry.role,
-    }
-    return row | {"revision": data.fingerprint}, replace(data, name=entry.name)
+    row |= {"n_classes": data.n_classes, "majority_share": float(counts.max() / counts.sum())}
+    row |= {"role": entry.role, "revision": data.fingerprint}
+    return row, replace(data, name=entry.name)
 
 # %% ../../nbs/08_build/04_hub.ipynb #1a0cb95b
 def _with_mentioned(datasets, models, records):
     "Datasets that models were trained or tested on get a row too."
     kinds = models.set_index("model")["modality"]
     named = [(row["dataset"], kinds[row["model"]]) for row in records]
-    named += list(
-        models.loc[models["pretrained_on"].notna(), ["pretrained_on", "modality"]].itertuples(index=False)
-    )
+    trained = models[models["pretrained_on"].notna()]
+    named += list(zip(trained["pretrained_on"], trained["modality"]))
     known = dict(zip(datasets.get("dataset", []), datasets.get("modality", []), strict=True))
     rows = []
     for name, modality in named:
@@ -335,7 +300,7 @@ def gather(
     from tqdm import tqdm
 
     entries = list(entries)
-    names = known_as(entries)
+    names = cards.known_as(entries)
     with ThreadPoolExecutor(max(1, n_jobs)) as pool:
         answers = pool.map(lambda entry: _ask(entry, hub), entries)
         answers = list(tqdm(answers, total=len(entries), desc="hub", disable=not progress))
@@ -364,9 +329,8 @@ def gather(
     models = pd.DataFrame(models)
     datasets = _with_mentioned(pd.DataFrame(datasets), models, records)
     if not len(datasets):
-        raise UnavailableError(
-            "no dataset is to be had, and none is named by a card; a zoo needs at least one"
-        )
+        wrong = "no dataset is to be had, and none is named by a card"
+        raise UnavailableError(f"{wrong}; a zoo needs at least one")
     tables = {"models": models, "datasets": datasets}
     if records:
         tables["records"] = pd.DataFrame(records)
@@ -388,7 +352,7 @@ def build_hub_zoo(
     progress: bool = True,
 ) -> Gathered:
     "From a list to a zoo in a folder, with `models.json` and `hub-report.csv`."
-    entries, probe = read_list(spec)
+    entries, probe = cards.read_list(spec)
     out = Path(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_zoo(out))):
         raise ZooError(f"{out}: is there and holds no zoo; expected a new folder, or a zoo to replace")
@@ -402,10 +366,7 @@ def build_hub_zoo(
     return found
 
 
-def with_joined(
-    zoo: Zoo,
-    older: Zoo,  # which it is to replace
-) -> Zoo:
+def with_joined(zoo: Zoo, older: Zoo) -> Zoo:
     "A zoo with those results of an older one that were not reported by cards, and what they name."
     joined = older.records[older.records["method"] != "reported"]
     tables = {"records": [zoo.records, joined]}

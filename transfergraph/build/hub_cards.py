@@ -47,6 +47,10 @@ def _is_revision(value):
     return _REVISION.fullmatch(value) and ".." not in value
 
 
+_Names = Annotated[tuple[str, ...], Field(strict=False, description="a list of names")]
+_Role = Annotated[Literal["source", "target"], Field(description="source or target")]
+
+
 @checked
 class Entry:
     "A model or a dataset of a list."
@@ -56,34 +60,22 @@ class Entry:
     name: _named("a word", lambda name: name.strip() and name.isprintable())  # in the zoo
     local: bool = False  # whether `spec` is a path
     revision: _named("a commit, a tag or a branch", _is_revision) = None  # None: the newest
-    role: Annotated[Literal["source", "target"], Field(description="source or target")] = (
-        "source"  # of a dataset
-    )
+    role: _Role = "source"  # of a dataset
     options: dict[str, Any] = field(default_factory=dict)  # of a dataset, see `load_dataset`
-    config: _named("the name of a configuration", _is_revision) = (
-        None  # of a dataset, where its repository holds several
-    )
-    aliases: Annotated[
-        tuple[str, ...], Field(strict=False, description="a list of names")
-    ] = ()  # what cards call a dataset besides its id
+    config: _named("the name of a configuration", _is_revision) = None  # where there are several
+    aliases: _Names = ()  # what cards call a dataset besides its id
     repository: str | None = None  # of a model that timm knows by a shorter name; None: `spec`
 
 
-def check_id(
-    spec: str,
-    origin: str = "id",  # what to call it in an error
-) -> str:
+def check_id(spec: str, origin: str = "id") -> str:  # `origin`: what to call it in an error
     "The id of a repository; raises `ValueError` where it could mean anything else, such as a path."
     if not isinstance(spec, str) or not _ID.fullmatch(spec) or ".." in spec or "--" in spec:
-        raise ValueError(
-            f"{origin}: {spec!r} is no id of a hub; expected owner/name or name, of letters, digits, - _ ."
-        )
+        wanted = "owner/name or name, of letters, digits, - _ ."
+        raise ValueError(f"{origin}: {spec!r} is no id of a hub; expected {wanted}")
     return spec
 
 # %% ../../nbs/08_build/03_hub_cards.ipynb #7fb27b941602401d91542211134fc71a
-def read_list(
-    path: str | os.PathLike,  # YAML
-) -> tuple[list[Entry], str | None]:  # and the probe
+def read_list(path: str | os.PathLike) -> tuple[list[Entry], str | None]:  # and the probe
     "Check a list; raises `ValueError` naming the file and the entry. Paths in it are relative to the file."
     import yaml
 
@@ -99,18 +91,15 @@ def read_list(
         listed = content.get(part) or []
         if not isinstance(listed, list):
             raise ValueError(f"{path}: {part} is not a list; {expected}")
-        entries += [
-            _entry(value, kind, f"{path}: {part}, entry {i}", Path(path).parent)
-            for i, value in enumerate(listed, 1)
-        ]
+        for i, value in enumerate(listed, 1):
+            entries.append(_entry(value, kind, f"{path}: {part}, entry {i}", Path(path).parent))
     if not any(entry.kind == "model" for entry in entries):
         raise ValueError(f"{path}: models is empty; expected at least one")
     names = [(entry.kind, entry.name) for entry in entries]
     if twice := [name for name in names if names.count(name) > 1]:
         kind, name = twice[0]
-        raise ValueError(
-            f"{path}: {kind} {name!r} is listed twice; expected each once, or a `name` for one of them"
-        )
+        wanted = "each once, or a `name` for one of them"
+        raise ValueError(f"{path}: {kind} {name!r} is listed twice; expected {wanted}")
     probe = content.get("probe")
     if probe is not None and not isinstance(probe, str):
         raise ValueError(f"{path}: probe is {probe!r}; expected the name of a model")
@@ -122,24 +111,21 @@ _LOADED = ("text_column", "label_column", "size", "per_class", "test_share")  # 
 
 def _entry(value, kind, origin, home):
     if isinstance(value, str):
-        value = (
-            {"path": value} if value.startswith((".", "/", "~")) or (home / value).exists() else {"id": value}
-        )
+        is_path = value.startswith((".", "/", "~")) or (home / value).exists()
+        value = {"path" if is_path else "id": value}
     known = {"id", "path", "name", "revision"}
     known |= {"role", "config", "aliases", *_LOADED} if kind == "dataset" else set()
     if not isinstance(value, Mapping) or len({"id", "path"} & set(value)) != 1 or set(value) - known:
-        raise ValueError(
-            f"{origin}: {value!r}; expected an id, a path, or a mapping of {', '.join(sorted(known))}"
-        )
+        wanted = f"an id, a path, or a mapping of {', '.join(sorted(known))}"
+        raise ValueError(f"{origin}: {value!r}; expected {wanted}")
     given = {key: value[key] for key in ("name", "revision", "role", "config", "aliases") if value.get(key)}
     given |= {"kind": kind, "options": {key: value[key] for key in _LOADED if key in value}}
     if "path" in value:
         # unlike methods of Path, these leave a ~ of nobody and a link to itself as they are: not there
         path = Path(os.path.realpath(home / os.path.expanduser(str(value["path"]))))
         if not path.exists():
-            raise ValueError(
-                f"{origin}: {path} is not there; expected a folder" + " or a file" * (kind == "dataset")
-            )
+            wanted = "a folder or a file" if kind == "dataset" else "a folder"
+            raise ValueError(f"{origin}: {path} is not there; expected {wanted}")
         given |= {"spec": str(path), "local": True, "revision": None, "config": None}
         return checked_mapping(Entry, {"name": path.stem} | given, origin)
     spec, config = check_id(value["id"], origin), given.get("config")
@@ -162,9 +148,7 @@ def _timm_repository(spec):
     return f"timm/{short}" if "." in short or not (cfg and cfg.tag) else f"timm/{short}.{cfg.tag}"
 
 
-def known_as(
-    entries: Iterable[Entry],
-) -> dict[str, str]:  # what a card may call a dataset -> its name in the zoo
+def known_as(entries: Iterable[Entry]) -> dict[str, str]:  # what a card may call a dataset -> its name
     "Names of the datasets of a list: the id with its configuration, and the aliases, whatever their case."
     names = {}
     for entry in (entry for entry in entries if entry.kind == "dataset"):
@@ -173,14 +157,6 @@ def known_as(
     return names
 
 # %% ../../nbs/08_build/03_hub_cards.ipynb #9dc02782
-_PRETRAINING_TAGS = {
-    "in1k": "imagenet-1k",
-    "in12k": "imagenet-12k",
-    "in21k": "imagenet-21k",
-    "in22k": "imagenet-22k",
-}
-
-
 def model_row(
     entry: Entry,
     facts: dict,  # from `Hub.facts` or `local_facts`
@@ -188,9 +164,8 @@ def model_row(
     "What is known of a model; raises `UnavailableError` where it could not be loaded."
     config, files, front = facts["config"], facts["files"], facts["card"]
     if not isinstance(config, dict) or not config.keys() & {"architecture", "model_type"}:
-        raise UnavailableError(
-            "no config.json of timm or transformers, with the key architecture or model_type"
-        )
+        wanted = "the key architecture or model_type"
+        raise UnavailableError(f"no config.json of timm or transformers, with {wanted}")
     if config.get("auto_map"):
         raise UnavailableError("needs code from its repository (auto_map), which is never run")
     weights = [name for name in files if re.fullmatch(r"model[^/]*\.safetensors", name)]
@@ -234,14 +209,10 @@ def _transformers_row(config):
     long = config.get("max_position_embeddings") or config.get("n_positions") or TOKENS
     sizes = (config.get("image_size") or 224) if image else long
     size = _number(sizes[0] if isinstance(sizes, list) and sizes else sizes)
-    return {
-        "modality": MODALITIES[0 if image else 1],
-        "architecture": made if isinstance(made, str) else made[0],
-        "family": kind,
-        "source": "transformers",
-        "input_size": size if image or size is None else min(size, TOKENS),
-        "pretrained_on": None,
-    }
+    size = size if image or size is None else min(size, TOKENS)
+    made = made if isinstance(made, str) else made[0]
+    row = {"modality": MODALITIES[0 if image else 1], "architecture": made, "family": kind}
+    return row | {"source": "transformers", "input_size": size, "pretrained_on": None}
 
 
 TOKENS = 128  # of a text, which `load_backbone` cuts there
@@ -269,17 +240,13 @@ def _timm_row(config):
     about = config.get("pretrained_cfg")
     about = about if isinstance(about, dict) else {}
     size = about.get("input_size") or config.get("input_size")
-    data = re.findall(r"(?:^|_)(in1k|in12k|in21k|in22k)", str(about.get("tag")))
+    data = re.findall(r"(?:^|_)in(1k|12k|21k|22k)", str(about.get("tag")))
     architecture = config["architecture"]
     family, params = _timm_family(architecture if isinstance(architecture, str) else "")
-    return {
-        "modality": "image",
-        "architecture": architecture,
-        "family": family,
-        "source": "timm",
-        "input_size": _number(size[-1] if isinstance(size, list) and size else None),
-        "pretrained_on": _PRETRAINING_TAGS[data[-1]] if data else None,
-    } | ({"n_params": params} if not config.get("model_args") else {})
+    row = {"modality": "image", "architecture": architecture, "family": family, "source": "timm"}
+    row["input_size"] = _number(size[-1] if isinstance(size, list) and size else None)
+    row["pretrained_on"] = f"imagenet-{data[-1]}" if data else None
+    return row if config.get("model_args") else row | {"n_params": params}
 
 
 @functools.cache
@@ -295,9 +262,7 @@ def _timm_family(architecture):
     return type(model).__module__.rpartition(".")[2], sum(p.numel() for p in model.parameters())
 
 
-def local_facts(
-    folder: str | os.PathLike,  # of a model
-) -> dict:  # as `Hub.ask`; the commit is a hash of the configuration and of the weights' headers
+def local_facts(folder: str | os.PathLike) -> dict:  # as `Hub.ask`; the commit is a hash of what they are
     "What a folder says of the model in it; raises `UnavailableError`."
     folder = Path(folder)
     try:
@@ -305,9 +270,8 @@ def local_facts(
     except (OSError, ValueError) as error:
         raise UnavailableError(one_line(error)) from error
     card = folder / "README.md"
-    front = (
-        front_matter(card.read_text(encoding="utf-8", errors="replace"), str(card)) if card.is_file() else {}
-    )
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    front = front_matter(text, str(card))
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
     content, params = json.dumps(config, sort_keys=True).encode(), 0
     for path in sorted(folder.glob("model*.safetensors")):
@@ -315,13 +279,8 @@ def local_facts(
         content += json.dumps(header, sort_keys=True).encode() + str(files[path.name]).encode()
         shapes = [t["shape"] for name, t in header.items() if name != "__metadata__"]
         params += sum(map(math.prod, shapes))
-    return {
-        "sha": checksum(content)[:40],
-        "config": config,
-        "card": front,
-        "files": files,
-        "params": params or None,
-    }
+    facts = {"sha": checksum(content)[:40], "config": config, "card": front, "files": files}
+    return facts | {"params": params or None}
 
 
 def _header(path):
@@ -338,42 +297,34 @@ def _header(path):
 _SPLITS = ("test", "validation", "eval", "dev")
 
 
-def reported(
-    entry: Entry,
-    facts: dict,
-) -> tuple[list[dict], list[str]]:  # rows of the zoo's `records`; why others were left out
+def reported(entry: Entry, facts: dict) -> tuple[list[dict], list[str]]:  # `records`; why not others
     "Accuracies that a model's card reports, one a dataset."
     index = facts["card"].get("model-index") if isinstance(facts["card"], dict) else None
     found, left = {}, []
     for model in index if isinstance(index, list) else []:
         results = model.get("results") if isinstance(model, dict) else None
         for result in results if isinstance(results, list) else []:
-            about = result.get("dataset") if isinstance(result, dict) else None
-            metrics = result.get("metrics") if isinstance(result, dict) else None
+            result = result if isinstance(result, dict) else {}
+            about, metrics = result.get("dataset"), result.get("metrics")
             if not isinstance(about, dict) or not isinstance(metrics, list):
                 left.append("a result without dataset or metrics")
                 continue
-            name = _dataset_name(about)
+            name, split = _dataset_name(about), str(about.get("split")).lower()
             for metric in metrics:
                 kind = str(metric.get("type")).lower() if isinstance(metric, dict) else ""
                 if kind not in ("accuracy", "acc", "top-1 accuracy", "acc@1"):
                     continue
                 value = metric.get("value")
+                order = _SPLITS.index(split) if split in _SPLITS else len(_SPLITS)
                 if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 100:
                     left.append(f"accuracy {_quoted(value)} on {name}; expected a share or per cent")
-                    continue
-                if name is None:
+                elif name is None:
                     left.append("an accuracy on a dataset without a name")
-                    continue
-                split = str(about.get("split")).lower()
-                if split in ("train", "training"):
+                elif split in ("train", "training"):
                     left.append(f"accuracy on the training split of {name}")
-                    continue
-                order = _SPLITS.index(split) if split in _SPLITS else len(_SPLITS)
-                row = {"model": entry.name, "dataset": name, "method": "reported"}
-                row["accuracy"] = float(value) / 100 if value > 1 else float(value)
-                if name not in found or order < found[name][0]:
-                    found[name] = order, row
+                elif name not in found or order < found[name][0]:
+                    row = {"model": entry.name, "dataset": name, "method": "reported"}
+                    found[name] = order, row | {"accuracy": float(value) / (100 if value > 1 else 1)}
     return [row for _, row in found.values()], left
 
 
@@ -384,10 +335,7 @@ def _dataset_name(about):
     return kind if kind is None or config in usual else f"{kind}/{config}"
 
 # %% ../../nbs/08_build/03_hub_cards.ipynb #550f8ebb
-def dataset_row(
-    entry: Entry,
-    facts: dict,  # from `Hub.facts`
-) -> dict:  # a row of the zoo's `datasets`, with `revision` and `licence`
+def dataset_row(entry: Entry, facts: dict) -> dict:  # of the zoo's `datasets`, with `revision` and `licence`
     "What the card of a dataset says; raises `UnavailableError` where it doesn't even tell images from texts."
     front = facts["card"] if isinstance(facts["card"], dict) else {}
     about = front.get("dataset_info")
@@ -406,22 +354,14 @@ def dataset_row(
         modality = "text"
     else:
         raise UnavailableError("its card tells neither features nor task_categories: images or texts?")
-    labels = [
-        f["dtype"]["class_label"]
-        for f in features
-        if isinstance(f.get("dtype"), dict) and "class_label" in f["dtype"]
-    ]
+    types = [f["dtype"] for f in features if isinstance(f.get("dtype"), dict)]
+    labels = [kind["class_label"] for kind in types if "class_label" in kind]
     names = labels[0].get("names") if labels and isinstance(labels[0], dict) else None
     splits = [s for s in about.get("splits") or [] if isinstance(s, dict)]
     train = [s.get("num_examples") for s in splits if s.get("name") == "train"]
     licence = front.get("license")
     licence = licence[0] if isinstance(licence, list) and licence else licence
-    return {
-        "dataset": entry.name,
-        "modality": modality,
-        "n_samples": train[0] if train and isinstance(train[0], int) and train[0] > 0 else None,
-        "n_classes": len(names) if isinstance(names, (dict, list)) and len(names) > 1 else None,
-        "role": entry.role,
-        "revision": facts["sha"],
-        "licence": _word(licence),
-    }
+    n = train[0] if train and isinstance(train[0], int) and train[0] > 0 else None
+    row = {"dataset": entry.name, "modality": modality, "n_samples": n}
+    row["n_classes"] = len(names) if isinstance(names, (dict, list)) and len(names) > 1 else None
+    return row | {"role": entry.role, "revision": facts["sha"], "licence": _word(licence)}

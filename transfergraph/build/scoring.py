@@ -34,10 +34,7 @@ class Scorer:
     cache: str | None  # folder of features
     reference: np.ndarray | None  # features of the probe, where a score asks for them
 
-    def __call__(
-        self,
-        name: str,  # of a model
-    ) -> list[tuple[str, str, str, float, float]]:  # model, dataset, metric, score, seconds
+    def __call__(self, name: str) -> list[tuple[str, str, str, float, float]]:  # rows of `scores`
         "Load the model, extract features of the training items, and score them."
         import torch
 
@@ -52,9 +49,8 @@ class Scorer:
                 given["probabilities"] = backbone.head(torch.from_numpy(features)).softmax(1).numpy()
         shared = time.perf_counter() - start
         wanted = {metric: inputs_of(metric) for metric in self.spec.metrics}
-        return [
-            (name, data.name, metric, value, shared + own) for metric, value, own in _scores(wanted, given)
-        ]
+        scores = _scores(wanted, given)
+        return [(name, data.name, metric, value, shared + own) for metric, value, own in scores]
 
 
 def _scores(wanted, given):

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #8edb47106e1a46a883d545849b8ab81b
 _Spec = Annotated[str, Field(description="what to load")]
 _Options = dict[str, Any] | None
+_Probe = Annotated[dict, Field(description="the model that datasets are compared by")]
+_Metrics = Annotated[tuple[str, ...], Field(strict=False, description="a list of names of scores")]
+_SEEDS = "a list of whole numbers, at least one, none below 0"
+_Seed = Annotated[int, Field(ge=0)]
+_Seeds = Annotated[tuple[_Seed, ...], Field(strict=False, min_length=1, description=_SEEDS)]
+_Items = Annotated[int, Field(ge=1, description="a whole number of 1 or more")]
 
 
 @checked
@@ -71,21 +77,11 @@ class ZooSpec:
     models: dict[str, dict]  # name -> options of `load_backbone`, among them `spec`
     targets: dict[str, dict]  # name -> options of `load_dataset`, among them `spec`
     sources: dict[str, dict]  # datasets that models were trained on; no model is fine-tuned on them
-    probe: Annotated[
-        dict, Field(description="the model that datasets are compared by")
-    ]  # options of `load_backbone`
-    metrics: Annotated[tuple[str, ...], Field(strict=False, description="a list of names of scores")] = (
-        "LogME",
-        "H-score",
-    )  # transferability scores to compute
+    probe: _Probe  # options of `load_backbone`
+    metrics: _Metrics = ("LogME", "H-score")  # transferability scores to compute
     finetune: Settings = Settings()
-    seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...],
-        Field(strict=False, min_length=1, description="a list of whole numbers, at least one, none below 0"),
-    ] = (0,)
-    probe_items: Annotated[int, Field(ge=1, description="a whole number of 1 or more")] = (
-        500  # items of a dataset that the probe sees, at most
-    )
+    seeds: _Seeds = (0,)
+    probe_items: _Items = 500  # items of a dataset that the probe sees, at most
     licence: str | None = None  # of the models, where an entry has none of its own
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #7cdc8c89c7104fffa095e18ddfef8986
@@ -95,9 +91,7 @@ def _entries(name, part, entries):
         entries = dict.fromkeys(entries)
     if not isinstance(entries, Mapping):
         raise ValueError(f"{name}: {part} is {entries!r}; expected a list, or names with what to load")
-    return {
-        str(key): _entry(f"{name}: {part} {key}", part, str(key), value) for key, value in entries.items()
-    }
+    return {str(k): _entry(f"{name}: {part} {k}", part, str(k), value) for k, value in entries.items()}
 
 
 def _entry(origin, part, key, value):
@@ -144,12 +138,8 @@ def open_dataset(
     return dataclasses.replace(dataset, name=name)
 
 
-def load_named(
-    name: str,  # in the zoo
-    options: Mapping[str, Any],  # of `load_backbone`
-    modality: str | None = None,
-) -> "Backbone":
-    "Load a backbone and call it by its name in the zoo."
+def load_named(name: str, options: Mapping[str, Any], modality: str | None = None) -> "Backbone":
+    "Load a backbone by options of `load_backbone` and call it by its name in the zoo."
     from transfergraph.models.loading import load_backbone
 
     options = {key: value for key, value in options.items() if key not in ("finetune", "licence")}
@@ -158,9 +148,7 @@ def load_named(
     return backbone
 
 
-def loaders(
-    spec: ZooSpec,
-) -> list[tuple[str, Callable[[], "Backbone"]]]:
+def loaders(spec: ZooSpec) -> list[tuple[str, Callable[[], "Backbone"]]]:
     "Each model's name and a function that loads it."
     return [(n, functools.partial(load_named, n, o, spec.modality)) for n, o in spec.models.items()]
 
@@ -180,16 +168,8 @@ def tune_models(
         own = [part.get("finetune") or {} for part in (spec.targets[target], spec.models[model])]
         return dataclasses.replace(spec.finetune, **own[0] | own[1])
 
-    made = finetune_all(
-        loaders(spec),
-        [dataset],
-        settings,
-        spec.seeds if seeds is None else seeds,
-        records,
-        n_jobs=n_jobs,
-        progress=progress,
-        executor=executor,
-    )
+    seeds, how = spec.seeds if seeds is None else seeds, {"n_jobs": n_jobs, "progress": progress}
+    made = finetune_all(loaders(spec), [dataset], settings, seeds, records, executor=executor, **how)
     return made.drop(columns="run")
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #c3933fab20d04ec698c2621248eb3be0
@@ -200,22 +180,11 @@ def model_table(spec: ZooSpec) -> pd.DataFrame:  # the zoo's `models`
     return table.assign(licence=licences) if any(licences) else table
 
 
-def dataset_table(
-    spec: ZooSpec,
-    datasets: Iterable[Dataset],
-) -> pd.DataFrame:  # the zoo's `datasets`
+def dataset_table(spec: ZooSpec, datasets: Iterable[Dataset]) -> pd.DataFrame:  # the zoo's `datasets`
     "Sizes and roles."
-    rows = [
-        (
-            d.name,
-            d.modality,
-            len(d.labels["train"]),
-            d.n_classes,
-            "target" if d.name in spec.targets else "source",
-        )
-        for d in datasets
-    ]
-    return pd.DataFrame(rows, columns=["dataset", "modality", "n_samples", "n_classes", "role"])
+    rows = [(d.name, d.modality, len(d.labels["train"]), d.n_classes) for d in datasets]
+    table = pd.DataFrame(rows, columns=["dataset", "modality", "n_samples", "n_classes"])
+    return table.assign(role=["target" if name in spec.targets else "source" for name in table["dataset"]])
 
 
 def assemble(
@@ -226,10 +195,7 @@ def assemble(
     vectors: pd.DataFrame,  # `embeddings`
     pairs: pd.DataFrame,  # `distances`
 ) -> Zoo:  # validated
-    """Put the tables together.
-
-    Models were trained on datasets that the zoo may not have, such as ImageNet: these get a row, so that
-    the graph can join what was trained on the same data."""
+    "Put the tables together, with rows for datasets that only models name, such as ImageNet, for the graph."
     named = set(datasets["dataset"])
     new = [s for s in models["pretrained_on"].dropna().unique() if s not in named]
     modality = models["modality"].iloc[0]
@@ -238,21 +204,16 @@ def assemble(
     return Zoo(models, datasets, records, scores, pairs, vectors).validate()
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #3ed186c9a28b402fb0bc4494df01f08d
-def read_trained(
-    folder: str | Path | None,  # holds models.json: name -> options of `load_backbone`
-) -> dict[str, dict]:  # name -> options of `load_backbone`; empty where there is no such file
-    "Models that were trained for a zoo."
+def read_trained(folder: str | Path | None) -> dict[str, dict]:  # name -> options of `load_backbone`
+    "Models that were trained for a zoo, from models.json in a folder; none where there is no such file."
     path = Path(folder) / "models.json" if folder else None
     if path is None or not path.is_file():
         return {}
     return json.loads(path.read_text(encoding="utf-8"))
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #8edb47106e1a46a883d545849b8ab81b
-def store_drawn(
-    folder: str | Path,  # a folder for each set is made in it
-    names: Iterable[str] = tuple(DRAWN),
-) -> None:
-    "Draw the sets and write them as datasets with PNG images."
+def store_drawn(folder: str | Path, names: Iterable[str] = tuple(DRAWN)) -> None:
+    "Draw the sets and write them as datasets with PNG images, a folder each."
     import io
 
     from datasets import ClassLabel, DatasetDict, Features, Image
@@ -371,14 +332,5 @@ def train_models(
 ) -> pd.DataFrame:  # a record for each family and source: accuracy on the source's own test items
     "Train each family on each source and keep the models, in half precision."
     records = log_path(folder if runs is None else runs, "training")
-    return finetune_all(
-        starts(families, input_size),
-        sources,
-        settings,
-        [0],
-        records,
-        n_jobs=n_jobs,
-        save=folder,
-        half=True,
-        progress=progress,
-    )
+    how = {"n_jobs": n_jobs, "save": folder, "half": True, "progress": progress}
+    return finetune_all(starts(families, input_size), sources, settings, [0], records, **how)

@@ -6,6 +6,7 @@
 __all__ = ['evaluate_predictions', 'Task', 'plan_tasks', 'task_key', 'run_task', 'predict_tasks', 'evaluate']
 
 # %% ../../nbs/10_evaluate/02_leave_one_out.ipynb #8dd0d8092fe74a7c96281538738b07e2
+import itertools
 import json
 import numbers
 import os
@@ -20,26 +21,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from transfergraph.evaluate.summary import (
-    COLUMNS,
-    check_predictions,
-    over_seeds,
-    per_seed_metrics,
-    read_predictions,
-    score_predictions,
-    summarise,
-    true_accuracy,
-)
-from ..metrics import RANK_METRICS, method_name
-from transfergraph.run.files import (
-    FLOAT_FORMAT,
-    checksum,
-    code_version,
-    find_kept,
-    folder_lock,
-    kept_path,
-    write_csv,
-)
+from . import summary as summaries
+from ..metrics import method_name
+from ..run import files
 from ..run.tasks import TaskError, map_unordered, thread_limit
 from ..zoo.tables import Zoo
 
@@ -49,27 +33,21 @@ def evaluate_predictions(
     predictions: pd.DataFrame,  # columns target, method, model, score and optionally seed
     *,
     protocol: str = "clean",  # which truth, see `true_accuracy`
-    out: str
-    | os.PathLike
-    | None = None,  # folder for predictions.csv, metrics.csv and summary.csv; None writes none
+    out: str | os.PathLike | None = None,  # folder for the three as CSV files; None writes none
     origin: str = "predictions",  # what to call the predictions in an error
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # predictions, metrics, summary
     "The three tables of predictions that are already made: targets in zoo order, methods as they come."
-    per_seed = per_seed_metrics(zoo, predictions, protocol, origin)
-    predictions = check_predictions(zoo, predictions, origin)
-    order = {
-        "target": {name: i for i, name in enumerate(zoo.datasets["dataset"])},
-        "method": {name: i for i, name in enumerate(dict.fromkeys(predictions["method"]))},
-    }
-    predictions = predictions.sort_values(
-        ["target", "method", "seed", "model"],
-        key=lambda column: column.map(order[column.name]) if column.name in order else column,
-        ignore_index=True,
-    )
-    tables = predictions, over_seeds(per_seed), summarise(per_seed)
+    per_seed = summaries.per_seed_metrics(zoo, predictions, protocol, origin)
+    predictions = summaries.check_predictions(zoo, predictions, origin)
+    order = {"target": zoo.datasets["dataset"], "method": dict.fromkeys(predictions["method"])}
+    order = {column: {name: i for i, name in enumerate(names)} for column, names in order.items()}
+    places = lambda column: column.map(order[column.name]) if column.name in order else column
+    by = ["target", "method", "seed", "model"]
+    predictions = predictions.sort_values(by, key=places, ignore_index=True)
+    tables = predictions, summaries.over_seeds(per_seed), summaries.summarise(per_seed)
     if out is not None:
-        for name, table in zip(COLUMNS, tables):
-            write_csv(table, Path(out) / f"{name}.csv")
+        for name, table in zip(summaries.COLUMNS, tables):
+            files.write_csv(table, Path(out) / f"{name}.csv")
     return tables
 
 # %% ../../nbs/10_evaluate/02_leave_one_out.ipynb #8763a12b2bbd4a93a75aff182afb95dc
@@ -96,12 +74,8 @@ def plan_tasks(
     groups = {}
     for method in methods:
         groups.setdefault(learner_of(method), []).append(method)
-    return [
-        Task(target, seed, learner, tuple(names))
-        for target in targets
-        for seed in seeds
-        for learner, names in groups.items()
-    ]
+    every = itertools.product(targets, seeds, groups.items())
+    return [Task(target, seed, learner, tuple(names)) for target, seed, (learner, names) in every]
 
 
 def task_key(
@@ -111,9 +85,9 @@ def task_key(
     predict: Callable,
 ) -> str:  # 24 hexadecimal digits
     "Name for the result of a task: another one if anything that it depends on is another."
-    facts = [fingerprint, code_version(), task.target, task.seed, task.methods, options]
+    facts = [fingerprint, files.code_version(), task.target, task.seed, task.methods, options]
     facts.append(f"{getattr(predict, '__module__', '')}.{getattr(predict, '__qualname__', repr(predict))}")
-    return checksum(json.dumps(facts, sort_keys=True, default=str).encode())[:24]
+    return files.checksum(json.dumps(facts, sort_keys=True, default=str).encode())[:24]
 
 # %% ../../nbs/10_evaluate/02_leave_one_out.ipynb #b118ea5561624da68c537baed56e602f
 def run_task(
@@ -136,20 +110,15 @@ def run_task(
         raise ValueError(f"{e} ({task})") from e
     except Exception as e:
         raise RuntimeError(f"{type(e).__name__}: {e} ({task})") from e
-    rounded = [float(FLOAT_FORMAT % value) for value in scores.to_numpy(float).T.ravel()]
-    frame = pd.DataFrame(
-        {
-            "target": task.target,
-            "method": np.repeat(np.array(task.methods, object), len(scores)),
-            "model": np.tile(scores.index.to_numpy(object), len(task.methods)),
-            "score": rounded,
-            "seed": task.seed,
-        }
-    )
+    rounded = [float(files.FLOAT_FORMAT % value) for value in scores.to_numpy(float).T.ravel()]
+    methods = np.repeat(np.array(task.methods, object), len(scores))
+    models = np.tile(scores.index.to_numpy(object), len(task.methods))
+    columns = {"target": task.target, "method": methods, "model": models, "score": rounded, "seed": task.seed}
+    frame = pd.DataFrame(columns)
     if path is not None:
         path = Path(path)
-        with kept_path(path.parent, path.name, ".csv") as part:
-            write_csv(frame, part)
+        with files.kept_path(path.parent, path.name, ".csv") as part:
+            files.write_csv(frame, part)
     return task, frame
 
 # %% ../../nbs/10_evaluate/02_leave_one_out.ipynb #938c804e27f84196a10c8828c723f798
@@ -165,8 +134,8 @@ def predict_tasks(
     "Run tasks, in several processes if asked to; what is finished when one fails stays in `parts`."
     with_torch, fingerprint = any(task.learner for task in tasks), zoo.fingerprint
     paths = [parts and Path(parts) / task_key(fingerprint, task, options, predict) for task in tasks]
-    kept = [path and find_kept(path.parent, path.name, ".csv") for path in paths]
-    done = [read_predictions(file) for file in kept if file]
+    kept = [path and files.find_kept(path.parent, path.name, ".csv") for path in paths]
+    done = [summaries.read_predictions(file) for file in kept if file]
     todo = [(task, path) for task, path, file in zip(tasks, paths, kept) if not file]
 
     def attempt(call):
@@ -200,15 +169,12 @@ def evaluate(
     model_ratio: float = 1.0,  # share of the models that methods may learn from, in (0, 1]
     graph: dict | None = None,  # options of `build_graph`
     predict: Callable | None = None,  # stands in for `transfergraph.predict.methods.predict_target`
-    learner_of: Callable[[str], str | None]
-    | None = None,  # goes with `predict`: which methods share a learner
+    learner_of: Callable[[str], str | None] | None = None,  # goes with `predict`: method -> its learner
     progress: bool = True,  # show a bar over tasks on stderr
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # predictions, metrics, summary
     """Predict every target as if nobody had fine-tuned on it, and score the rankings.
 
-    Writes predictions.csv, metrics.csv and summary.csv to `out`. Raises `ValueError` where a name or number
-    is wrong, and an error that names target, seed and methods where a task fails; finished tasks stay
-    in `out`/.parts."""
+    Where a task fails, the error names target, seed and methods; finished tasks stay in `out`/.parts."""
     methods, seeds = list(dict.fromkeys(map(method_name, methods))), sorted(set(seeds))
     targets = zoo.targets if targets is None else list(targets)
     for name, given in (("methods", methods), ("targets", targets), ("seeds", seeds)):
@@ -222,26 +188,21 @@ def evaluate(
         if not 0 < ratio <= 1:
             raise ValueError(f"{name} {ratio!r}: expected more than 0 and at most 1")
     for target in targets:
-        if len(true_accuracy(zoo, target, protocol)) < 2:
-            raise ValueError(
-                f"target {target!r} has one model with a true accuracy; expected 2 or more to rank"
-            )
+        if len(summaries.true_accuracy(zoo, target, protocol)) < 2:
+            few = "has one model with a true accuracy"
+            raise ValueError(f"target {target!r} {few}; expected 2 or more to rank")
     if predict is None:
         from transfergraph.predict import methods as predictors
 
         predict, learner_of = predictors.predict_target, predictors.learner_of
         for method in methods:
             predictors.check_method(method)
-    options = {
-        "protocol": protocol,
-        "history_ratio": history_ratio,
-        "model_ratio": model_ratio,
-        "graph": graph,
-    }
+    options = {"protocol": protocol, "history_ratio": history_ratio, "model_ratio": model_ratio}
+    options["graph"] = graph
     targets = [name for name in zoo.datasets["dataset"] if name in set(targets)]
     tasks = plan_tasks(targets, methods, [int(s) for s in seeds], learner_of or (lambda method: None))
     parts = None if out is None else Path(out) / ".parts"
-    with folder_lock(out):
+    with files.folder_lock(out):
         predictions = predict_tasks(zoo, tasks, options, predict, n_jobs, parts, progress)
         order = {method: i for i, method in enumerate(methods)}
         predictions = predictions.sort_values("method", key=lambda names: names.map(order), kind="stable")

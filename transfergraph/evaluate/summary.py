@@ -38,9 +38,8 @@ def true_accuracy(
         rows = rows[(rows["method"] == "full") & (rows["quality"] == "ok")]
         truth = rows.groupby("model")["accuracy"].mean()
     if truth.empty:
-        raise ValueError(
-            f"target {target!r} has no full fine-tuning that protocol {protocol!r} can score against"
-        )
+        needed = f"full fine-tuning that protocol {protocol!r} can score against"
+        raise ValueError(f"target {target!r} has no {needed}")
     return truth.astype(float).sort_index()
 
 # %% ../../nbs/10_evaluate/01_summary.ipynb #7623eae2785240b9bd12b16a66d81610
@@ -63,10 +62,7 @@ def read_predictions(
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except ValueError as e:  # what a parser or a decoder raises
         raise ValueError(f"{path}: cannot be read as a table ({str(e).strip().splitlines()[0]})") from e
-    if missing := [c for c in COLUMNS["predictions"][:-1] if c not in rows]:
-        raise ValueError(
-            f"{path}: column {missing[0]!r} is missing; expected {', '.join(COLUMNS['predictions'])}"
-        )
+    _check_columns(rows, path)
     rows = rows.reindex(columns=COLUMNS["predictions"], fill_value="0")
     for column, empty in (("score", ["", "nan", "na", "none", "null"]), ("seed", [])):
         texts = rows[column].str.strip()
@@ -82,6 +78,12 @@ def read_predictions(
     return rows
 
 
+def _check_columns(table, origin):
+    wanted = COLUMNS["predictions"]
+    if missing := [column for column in wanted[:-1] if column not in table]:
+        raise ValueError(f"{origin}: column {missing[0]!r} is missing; expected {', '.join(wanted)}")
+
+
 def _number(text):
     try:
         return float(text)  # exact, unlike pandas' quick parser
@@ -95,27 +97,20 @@ def check_predictions(
     origin: str = "predictions",  # what to call the table in an error, such as the path of its file
 ) -> pd.DataFrame:  # the five columns; seed 0 where there was none
     "Check predictions against a zoo; raises `ValueError` naming the first wrong row, counted from 1."
-    if missing := [c for c in COLUMNS["predictions"][:-1] if c not in predictions]:
-        raise ValueError(
-            f"{origin}: column {missing[0]!r} is missing; expected {', '.join(COLUMNS['predictions'])}"
-        )
+    _check_columns(predictions, origin)
     if predictions.empty:
         raise ValueError(f"{origin}: holds no predictions")
-    rows = predictions.assign(seed=predictions["seed"] if "seed" in predictions else 0)[
-        COLUMNS["predictions"]
-    ]
+    rows = predictions if "seed" in predictions else predictions.assign(seed=0)
+    rows = rows[COLUMNS["predictions"]]
     rows = rows.assign(method=rows["method"].map(method_name, na_action="ignore"))
+    twice = rows.duplicated(["target", "method", "model", "seed"])
     score = pd.to_numeric(rows["score"], errors="coerce")
     rules = (
         ("target", ~rows["target"].isin(zoo.datasets["dataset"]), "is not a dataset of this zoo"),
         ("model", ~rows["model"].isin(zoo.models["model"]), "is not a model of this zoo"),
         ("method", rows["method"].isna() | (rows["method"] == ""), "is not a name"),
         ("score", np.isinf(score) | (score.isna() & rows["score"].notna()), "is not a finite number"),
-        (
-            "model",
-            rows.duplicated(["target", "method", "model", "seed"]),
-            "is there twice for its target and method",
-        ),
+        ("model", twice, "is there twice for its target and method"),
     )
     for column, wrong, rule in rules:
         if wrong.any():
@@ -133,10 +128,7 @@ def per_seed_metrics(
     protocol: str = "clean",  # which truth, see `true_accuracy`
     origin: str = "predictions",  # what to call the table in an error
 ) -> pd.DataFrame:  # columns target, method, metric, seed, value; targets in zoo order, methods as they come
-    """Every metric of every target, method and seed.
-
-    A method that scores fewer than two models of a target has no rows for it. Raises `ValueError` naming the
-    first wrong row, and where nothing is left to score."""
+    "Every metric of every target, method and seed with two scored models; `ValueError` where none has."
     rows = check_predictions(zoo, predictions, origin)
     truth = {t: true_accuracy(zoo, t, protocol) for t in zoo.datasets["dataset"] if t in set(rows["target"])}
     methods = rows["method"].unique()
@@ -151,22 +143,16 @@ def per_seed_metrics(
                 if len(group) < 2:
                     continue
                 true, predicted = accuracy[group["model"]].to_numpy(), group["score"].to_numpy()
-                values += [
-                    (target, method, m, seed, metric(true, predicted)) for m, metric in RANK_METRICS.items()
-                ]
+                values += [(target, method, m, seed, of(true, predicted)) for m, of in RANK_METRICS.items()]
     if not values:
         raise ValueError(f"{origin}: no target has two models with both a score and a true accuracy")
     return pd.DataFrame(values, columns=["target", "method", "metric", "seed", "value"])
 
 
-def over_seeds(
-    per_seed: pd.DataFrame,  # from `per_seed_metrics`
-) -> pd.DataFrame:  # columns target, method, metric, value, seed_sd (NaN for one seed), n_seeds
-    "Mean and standard deviation over seeds, order kept."
+def over_seeds(per_seed: pd.DataFrame) -> pd.DataFrame:  # columns of `metrics`; seed_sd NaN for one seed
+    "Mean and standard deviation over the seeds of `per_seed_metrics`, order kept."
     groups = per_seed.groupby(["target", "method", "metric"], sort=False)["value"]
-    table = pd.DataFrame(
-        {"value": groups.mean(), "seed_sd": groups.std().round(12), "n_seeds": groups.size()}
-    )
+    table = groups.agg(value="mean", seed_sd="std", n_seeds="size").round({"seed_sd": 12})
     return table.reset_index()[COLUMNS["metrics"]]
 
 
@@ -187,22 +173,16 @@ def summarise(
     level: float = 0.95,  # of the intervals
     random_state: int = 0,
 ) -> pd.DataFrame:  # columns method, metric, mean, low, high, gain, gain_low, gain_high, seed_sd, n_targets
-    """Mean over targets and gain over a baseline, with percentile bootstrap intervals over targets.
-
-    A gain is taken over the targets that method and baseline share. `seed_sd` is the standard deviation over
-    seeds of the mean over targets, of those seeds that cover all targets of the method."""
+    "Mean over targets and gain over a baseline, on targets that both have, with bootstrap intervals."
     if metrics.duplicated([c for c in ("target", "method", "metric", "seed") if c in metrics]).any():
-        raise ValueError(
-            "metrics hold a target, method and metric twice; expected one row for each (and seed)"
-        )
+        wrong = "metrics hold a target, method and metric twice"
+        raise ValueError(f"{wrong}; expected one row for each (and seed)")
     by_target = over_seeds(metrics) if "seed" in metrics else metrics
     rows = ["method", "metric"]
     wide = by_target.pivot(index=rows, columns="target", values="value")
-    wide = wide.loc[list(dict.fromkeys(by_target[rows].itertuples(index=False, name=None)))]
     order = {name: i for i, name in enumerate(dict.fromkeys(by_target["method"]))}
-    wide = wide.sort_index(
-        level="method", key=lambda names: names.map(order), sort_remaining=False, kind="stable"
-    )
+    pairs = dict.fromkeys(by_target[rows].itertuples(index=False, name=None))
+    wide = wide.loc[sorted(pairs, key=lambda pair: order[pair[0]])]
     values = wide.to_numpy(float)
     reference = np.full_like(values, np.nan)
     if baseline in order:
@@ -215,7 +195,7 @@ def summarise(
     table["seed_sd"] = np.nan
     if "seed" in metrics:
         seeds = metrics.pivot(index=[*rows, "seed"], columns="target", values="value")
-        whole = seeds.notna().sum(axis=1)
+        whole = seeds.notna().sum(axis=1)  # of the seeds that cover all targets of the method
         whole = whole == whole.groupby(rows).transform("max")
         spread = seeds[whole].mean(axis=1).groupby(rows).std().round(12)
         table["seed_sd"] = spread.reindex(wide.index).to_numpy()
@@ -247,9 +227,8 @@ def variance_shares(
         table = part.pivot_table(index="family", columns="source", values="accuracy")
         if table.isna().any(axis=None):
             gap = table.isna().stack().loc[lambda s: s].index[0]
-            raise ValueError(
-                f"{dataset}: no model of family {gap[0]} and source {gap[1]}; expected all pairs"
-            )
+            missing = f"no model of family {gap[0]} and source {gap[1]}"
+            raise ValueError(f"{dataset}: {missing}; expected all pairs")
         centred = table - table.to_numpy().mean()
         total = (centred**2).to_numpy().sum()
         source = len(table) * (centred.mean() ** 2).sum() / total
@@ -285,9 +264,7 @@ def over_scratch(
     records: pd.DataFrame,  # of trained models
     scratch: pd.DataFrame,  # of scratch twins; `model` is the family
     families: Mapping[str, str],  # model -> family
-) -> (
-    pd.DataFrame
-):  # a row per dataset: pretrained, scratch (mean accuracies), wins (share of models that beat their twin)
+) -> pd.DataFrame:  # a row per dataset: pretrained, scratch (means), wins (share that beat their twin)
     "Trained models against the same networks from nothing."
     twin = scratch.groupby(["dataset", "model"])["accuracy"].mean()
     means = records.groupby(["dataset", "model"], sort=False)["accuracy"].mean().reset_index()
@@ -303,17 +280,15 @@ def search_costs(
     rankings: Mapping[str, pd.Series],  # method -> score by model, higher is better
     accuracy: pd.Series,  # of every model that was fine-tuned
     epochs: float,  # of a fine-tuning
-    forward: Mapping[str, bool]
-    | None = None,  # method -> whether it runs every model once; False if not named
+    forward: Mapping[str, bool] | None = None,  # method -> whether it runs every model once
     within: float = 0.01,  # accuracy that one may fall short of the best
 ) -> pd.DataFrame:  # a row per method: tries until the best, until nearly the best, passes until then
     "How many models are fine-tuned before the best one is found, or one nearly as good."
     accuracy = accuracy.dropna()
     n, forward, rows = len(accuracy), forward or {}, {}
     good = {"best": accuracy >= accuracy.max(), "near": accuracy >= accuracy.max() - within}
-    tries = {
-        k: (n + 1) / (v.sum() + 1) for k, v in good.items()
-    }  # the first of k good ones among n at random
+    # the first of k good ones among n at random
+    tries = {k: (n + 1) / (v.sum() + 1) for k, v in good.items()}
     rows["at random (mean)"] = (tries["best"], tries["near"], 3 * epochs * tries["near"])
     for method, scores in rankings.items():
         order = scores.reindex(accuracy.index).sort_values(ascending=False, kind="stable").index

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../../nbs/11_report/01_figures.ipynb #8edb47106e1a46a883d545849b8ab81b
-BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = (
-    "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9".split()
-)  # seaborn's palette "colorblind"
+# seaborn's palette "colorblind"
+_PALETTE = "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9".split()
+BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, GREY, YELLOW, SKY = _PALETTE
 DPI = 100
 MAX_BYTES = 60_000  # of a PNG file
 _BASELINES = ("random", "history-mean")
@@ -48,9 +48,7 @@ METRIC_NAMES = {
 }
 
 
-def styled(
-    figure: "Callable[..., Figure]",  # draws with the house style's settings
-) -> "Callable[..., Figure]":
+def styled(figure: "Callable[..., Figure]") -> "Callable[..., Figure]":
     "Decorator of a function that draws: the same fonts, grid and layout for all."
 
     @functools.wraps(figure)
@@ -59,10 +57,10 @@ def styled(
         import seaborn as sns
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        grid = {"grid.color": "#e6e6e6", "axes.edgecolor": "#b0b0b0", "font.size": 9, "axes.titlesize": 10}
-        fonts = {"font.family": "DejaVu Sans", "xtick.labelsize": 8, "ytick.labelsize": 8}
-        with matplotlib.rc_context(), sns.axes_style("whitegrid", grid | fonts):
-            matplotlib.rcParams.update(grid | fonts)
+        style = {"grid.color": "#e6e6e6", "axes.edgecolor": "#b0b0b0", "font.size": 9, "axes.titlesize": 10}
+        style |= {"font.family": "DejaVu Sans", "xtick.labelsize": 8, "ytick.labelsize": 8}
+        with matplotlib.rc_context(), sns.axes_style("whitegrid", style):
+            matplotlib.rcParams.update(style)
             made = figure(*args, **kwargs)
             FigureCanvasAgg(made)
             for _ in range(2):  # the layout settles with the second pass
@@ -73,11 +71,8 @@ def styled(
     return drawn
 
 
-def new_figure(
-    width: float,  # inches
-    height: float,  # inches
-) -> "Figure":  # with constrained layout: no label is cut off
-    "An empty figure."
+def new_figure(width: float, height: float) -> "Figure":  # in inches
+    "An empty figure with constrained layout: no label is cut off."
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -93,18 +88,14 @@ def shorten(
     return name.replace("$", r"\$")
 
 
-def method_family(
-    method: str,  # its name, such as "TG:XGB,N2V,all"
-) -> str:  # a key of `FAMILIES`
+def method_family(method: str) -> str:  # a key of `FAMILIES`
     "Does a method learn a graph, regress on metadata, take a score as it is, or none of these?"
     if method.startswith("TG:") or "{" in method:
         return "graph" if method.startswith("TG:") else "metadata"
     return "baseline" if method.partition(":")[0] in _BASELINES else "score"
 
 
-def lower_is_better(
-    metric: str,  # its name, such as "regret@1"
-) -> bool:
+def lower_is_better(metric: str) -> bool:
     "Is a small value of this metric a good one?"
     return metric.startswith("regret")
 
@@ -115,12 +106,28 @@ def _rows(table, metric):
         raise ValueError(f"metric {metric!r} has no rows in the table; it has {sorted(set(table['metric']))}")
     return rows
 
+
+def _in_figures(ax, value, at, color=None):
+    "A value to the right of the axes."
+    place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
+    ax.annotate(f"{value:.3f}", (1.01, at), color=color, **place)
+
+
+def _dot(ax, value, low, high, at, color, **line):
+    "A value and, where it has one, its interval."
+    if np.isfinite([low, high]).all():
+        ax.plot([low, high], [at, at], color=color, solid_capstyle="butt", **line)
+    ax.plot(value, at, "o", ms=5.5, color=color, mec="white", mew=0.6)
+
+
+def _name_rows(ax, names, at, margin):
+    ax.set_yticks(at, [shorten(name) for name in names])
+    ax.set_ylim(-margin, len(names) - 1 + margin)
+    ax.grid(False, axis="y")
+
 # %% ../../nbs/11_report/01_figures.ipynb #b118ea5561624da68c537baed56e602f
-def figure_png(
-    figure: "Figure",
-    dpi: int = DPI,  # pixels per inch
-) -> bytes:  # a PNG file, below `MAX_BYTES` where 16 colours are enough for that
-    "Draw a figure; the same figure gives the same bytes."
+def figure_png(figure: "Figure", dpi: int = DPI) -> bytes:  # below `MAX_BYTES` where 16 colours are enough
+    "Draw a figure as a PNG file; the same figure gives the same bytes."
     from PIL import Image as Pixels
 
     raw = io.BytesIO()
@@ -135,21 +142,14 @@ def figure_png(
     return small.getvalue()
 
 
-def save_figure(
-    figure: "Figure",
-    path: str | os.PathLike,  # ends in .png; its folder is made where it is not there
-    dpi: int = DPI,  # pixels per inch
-) -> bytes:  # what was written
-    "Write a figure as a PNG file, all or nothing."
+def save_figure(figure: "Figure", path: str | os.PathLike, dpi: int = DPI) -> bytes:  # what was written
+    "Write a figure as a PNG file, all or nothing; its folder is made where it is not there."
     write_whole(path, png := figure_png(figure, dpi))
     return png
 
 
-def show(
-    figure: "Figure",
-    path: str | os.PathLike | None = None,  # save it there too
-) -> "Image":
-    "The last line of a notebook's cell: put a figure into the notebook."
+def show(figure: "Figure", path: str | os.PathLike | None = None) -> "Image":
+    "The last line of a notebook's cell: put a figure into the notebook, and save it where a path is given."
     from IPython import display
 
     png = figure_png(figure) if path is None else save_figure(figure, path)
@@ -182,9 +182,8 @@ def figure_predicted_vs_true(
         best = score.nlargest(n_best).index
         ax.axhline(truth.max(), color=GREY, lw=0.8, ls="--", zorder=1)
         ax.scatter(score, truth, s=14, color=BLUE, alpha=0.55, lw=0, label="model")
-        ax.scatter(
-            score[best], truth[best], s=34, color=RED, ec="white", lw=0.6, label=f"{n_best} best predicted"
-        )
+        label = f"{n_best} best predicted"
+        ax.scatter(score[best], truth[best], s=34, color=RED, ec="white", lw=0.6, label=label)
         with np.errstate(invalid="ignore", divide="ignore"):
             pearson, spearman = (runs.corrwith(truth, method=m).mean() for m in ("pearson", "spearman"))
         ax.set_title(f"{shorten(method, 30)}\nPearson {pearson:.2f}, Spearman {spearman:.2f}")
@@ -204,41 +203,22 @@ def figure_methods(
 ) -> "Figure":
     "Mean and interval of every method, best first."
     rows = _rows(summary, metric).dropna(subset=["mean"])
-    rows = rows.sort_values("mean", ascending=not lower_is_better(metric), kind="stable").reset_index(
-        drop=True
-    )
+    rows = rows.sort_values("mean", ascending=not lower_is_better(metric), kind="stable")
     figure = new_figure(7.2, 1.1 + 0.21 * len(rows))
     ax = figure.subplots()
-    for at, row in rows.iterrows():
+    for at, row in enumerate(rows.to_dict("records")):
         color = FAMILIES[method_family(row["method"])]
-        if np.isfinite([row["low"], row["high"]]).all():
-            ax.plot(
-                [row["low"], row["high"]], [at, at], color=color, lw=2.2, alpha=0.6, solid_capstyle="butt"
-            )
-        ax.plot(row["mean"], at, "o", ms=5.5, color=color, mec="white", mew=0.6)
-        ax.annotate(
-            f"{row['mean']:.3f}",
-            (1.01, at),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
-            color="#404040",
-        )
-    if baseline in set(rows["method"]):
-        ax.axvline(
-            rows.loc[rows["method"] == baseline, "mean"].iloc[0], color="#404040", lw=0.9, ls="--", zorder=1
-        )
+        _dot(ax, row["mean"], row["low"], row["high"], at, color, lw=2.2, alpha=0.6)
+        _in_figures(ax, row["mean"], at, "#404040")
     for family, color in FAMILIES.items():
-        if any(method_family(m) == family for m in rows["method"]):
+        if family in set(map(method_family, rows["method"])):
             ax.plot([], [], "o-", color=color, label=family)
-    handles, labels = ax.get_legend_handles_labels()
-    if baseline in set(rows["method"]):
-        handles.append(ax.plot([], [], color="#404040", lw=0.9, ls="--")[0])
-        labels.append(f"baseline: {baseline}")
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
-    ax.set_yticks(range(len(rows)), [shorten(m) for m in rows["method"]])
-    ax.set_ylim(-0.7, len(rows) - 0.3)
-    ax.grid(False, axis="y")
+    dashed = {"color": "#404040", "lw": 0.9, "ls": "--"}
+    for value in rows.loc[rows["method"] == baseline, "mean"][:1]:
+        ax.axvline(value, **dashed, zorder=1)
+        ax.plot([], [], **dashed, label=f"baseline: {baseline}")
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    _name_rows(ax, rows["method"], range(len(rows)), 0.7)
     ax.set_xlabel(METRIC_NAMES.get(metric, metric) + ": mean over targets and its 95% interval")
     return figure
 
@@ -256,16 +236,10 @@ def figure_ranking(
     ax = figure.subplots()
     for at, row in enumerate(ranking.to_dict("records")):
         color = palette.get(row.get("family") or "other", "#0072b2")
-        if np.isfinite([row["low"], row["high"]]).all():
-            ax.plot(
-                [row["low"], row["high"]], [at, at], color=color, lw=2.2, alpha=0.5, solid_capstyle="butt"
-            )
-        ax.plot(row["accuracy"], at, "o", ms=5.5, color=color, mec="white", mew=0.6)
-        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8, "color": "#404040"}
-        ax.annotate(f"{row['accuracy']:.3f}", (1.01, at), **place)
-    ax.set_yticks(range(len(ranking)), [shorten(m) for m in ranking["model"]])
-    ax.set_ylim(len(ranking) - 0.3, -0.7)
-    ax.grid(False, axis="y")
+        _dot(ax, row["accuracy"], row["low"], row["high"], at, color, lw=2.2, alpha=0.5)
+        _in_figures(ax, row["accuracy"], at, "#404040")
+    _name_rows(ax, ranking["model"], range(len(ranking)), 0.7)
+    ax.invert_yaxis()
     ax.set_xlabel("expected accuracy and its 90% interval")
     ax.set_title(title)
     if len(families) > 1:
@@ -286,27 +260,15 @@ def figure_metric_by_target(
     wide = rows.pivot_table(index="method", columns="target", values="value", sort=False, dropna=False)
     wide = wide.assign(mean=wide.mean(axis=1))
     wide = wide.sort_values("mean", ascending=lower_is_better(metric), kind="stable")
-    values = wide.to_numpy()
     colours = "viridis_r" if lower_is_better(metric) else "viridis"
-    low, high = np.nanquantile(values, [0.02, 1]) if np.isfinite(values).any() else (0, 1)
+    low, high = np.nanquantile(wide, [0.02, 1]) if np.isfinite(wide).any(axis=None) else (0, 1)
     figure = new_figure(2.6 + 0.62 * wide.shape[1], 1.6 + 0.23 * len(wide))
     ax = figure.subplots()
-    sns.heatmap(
-        wide,
-        ax=ax,
-        cmap=colours,
-        vmin=low,
-        vmax=high,
-        annot=True,
-        fmt=".2f",
-        annot_kws={"fontsize": 7.5},
-        linewidths=0.4,
-        cbar=False,
-    )
+    look = {"annot": True, "fmt": ".2f", "annot_kws": {"fontsize": 7.5}, "linewidths": 0.4, "cbar": False}
+    sns.heatmap(wide, ax=ax, cmap=colours, vmin=low, vmax=high, **look)
     ax.axvline(wide.shape[1] - 1, color="white", lw=4)
-    ax.set_xticks(
-        np.arange(wide.shape[1]) + 0.5, [shorten(t, 20) for t in wide.columns], rotation=40, ha="right"
-    )
+    names = [shorten(t, 20) for t in wide.columns]
+    ax.set_xticks(np.arange(wide.shape[1]) + 0.5, names, rotation=40, ha="right")
     ax.set_yticks(np.arange(len(wide)) + 0.5, [shorten(m) for m in wide.index], rotation=0)
     ax.set_title(METRIC_NAMES.get(metric, metric), loc="left")
     ax.set(xlabel="", ylabel="")
@@ -321,25 +283,21 @@ def figure_ablation(
 ) -> "Figure":
     "Small multiples: one panel for each group of methods."
     wide = _rows(metrics, metric).pivot_table(index="method", columns="target", values="value")
-    known = {title: [m for m in methods if m in wide.index] for title, methods in groups.items()}
-    known = {title: methods for title, methods in known.items() if methods}
+    known = [(title, [m for m in methods if m in wide.index]) for title, methods in groups.items()]
+    known = [(title, methods) for title, methods in known if methods]
     if not known:
         raise ValueError(f"groups: none of their methods has a value of {metric!r}")
-    heights = [len(m) for m in known.values()]
-    figure = new_figure(7.2, 0.9 + sum(0.45 + 0.27 * n for n in heights))
-    axes = figure.subplots(
-        len(known), 1, sharex=True, squeeze=False, height_ratios=[n + 0.6 for n in heights]
-    )[:, 0]
-    for ax, (title, methods) in zip(axes, known.items()):
+    figure = new_figure(7.2, 0.9 + sum(0.45 + 0.27 * len(methods) for _, methods in known))
+    heights = [len(methods) + 0.6 for _, methods in known]
+    axes = figure.subplots(len(known), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, (title, methods) in zip(axes, known):
         values, at = wide.loc[methods], np.arange(len(methods))[::-1]
         for target in values:
             ax.plot(values[target], at, "o-", color=GREY, ms=3, lw=0.5, alpha=0.5, zorder=1)
         for y, method, mean in zip(at, methods, values.mean(axis=1)):
             ax.plot(mean, y, "o", ms=7, color=FAMILIES[method_family(method)], mec="white", zorder=3)
-            ax.annotate(f"{mean:.3f}", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
-        ax.set_yticks(at, [shorten(m) for m in methods])
-        ax.set_ylim(-0.6, len(methods) - 0.4)
-        ax.grid(False, axis="y")
+            _in_figures(ax, mean, y)
+        _name_rows(ax, methods, at, 0.6)
         ax.set_title(title, loc="left")
     axes[-1].set_xlabel(METRIC_NAMES.get(metric, metric) + "; grey: one target, colour: mean")
     return figure
@@ -362,13 +320,10 @@ def figure_gains(
         for y, row in zip(at, rows.itertuples()):
             clear = row.gain_low > 0 or row.gain_high < 0
             color = (BLUE if row.gain > 0 else RED) if clear else GREY
-            ax.plot([row.gain_low, row.gain_high], [y, y], color=color, lw=2, solid_capstyle="butt")
-            ax.plot(row.gain, y, "o", ms=5.5, color=color, mec="white", mew=0.6)
-        ax.grid(False, axis="y")
+            _dot(ax, row.gain, row.gain_low, row.gain_high, y, color, lw=2)
+        _name_rows(ax, methods, at, 0.6)
         ax.set_title(METRIC_NAMES.get(metric, metric), loc="left", fontsize=9)
         ax.locator_params(axis="x", nbins=4)
-    figure.axes[0].set_yticks(at, [shorten(m) for m in methods])
-    figure.axes[0].set_ylim(-0.6, len(methods) - 0.4)
     figure.supxlabel(f"difference to: {reference}; grey: the interval includes 0", fontsize=9)
     return figure
 

@@ -48,8 +48,7 @@ def figure_items(
     ax.set_xticks(side * (np.arange(len(classes)) + 0.5), names, fontsize=7)
     ax.set_yticks([])
     ax.grid(False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
     return fig
 
 
@@ -92,10 +91,7 @@ def figure_scores(
     return fig
 
 # %% ../../nbs/11_report/02_page_figures.ipynb #938c804e27f84196a10c8828c723f798
-def lay_out(
-    models: pd.DataFrame,  # vectors, a row per model
-    datasets: pd.DataFrame,  # vectors, a row per dataset
-) -> np.ndarray:  # (models + datasets, 2)
+def lay_out(models: pd.DataFrame, datasets: pd.DataFrame) -> np.ndarray:  # (models + datasets, 2)
     "Places on a map (t-SNE, cosine) that keeps those with similar vectors together; the same in every run."
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -158,15 +154,9 @@ def figure_distances(
     ax = figure.subplots()
     off = matrix.to_numpy(float, copy=True)
     np.fill_diagonal(off, np.nan)
-    sns.heatmap(
-        matrix,
-        ax=ax,
-        cmap="mako",
-        vmin=np.nanmin(off) if np.isfinite(off).any() else 0,
-        xticklabels=False,
-        yticklabels=False,
-        cbar_kws={"label": "distance (dark: alike)", "shrink": 0.4, "pad": 0.02},
-    )
+    low = np.nanmin(off) if np.isfinite(off).any() else 0
+    bar = {"label": "distance (dark: alike)", "shrink": 0.4, "pad": 0.02}
+    sns.heatmap(matrix, ax=ax, cmap="mako", vmin=low, xticklabels=False, yticklabels=False, cbar_kws=bar)
     ax.set_facecolor("#f2f2f2")
     named = [(i, d) for i, d in enumerate(matrix.index) if n <= 30 or d in targets]
     below = [shorten(d, 26) for _, d in named]
@@ -174,10 +164,8 @@ def figure_distances(
     ax.set_yticks(np.arange(n) + 0.5, [shorten(d, 36) for d in matrix.index], rotation=0)
     ax.tick_params("x", labelsize=7.5, length=2, bottom=True)
     ax.tick_params("y", labelsize=size, length=0)
-    for label, dataset in [
-        *zip(ax.get_xticklabels(), [d for _, d in named]),
-        *zip(ax.get_yticklabels(), matrix.index),
-    ]:
+    labels = [*ax.get_xticklabels(), *ax.get_yticklabels()]
+    for label, dataset in zip(labels, [*(d for _, d in named), *matrix.index]):
         if dataset in targets:
             label.set(color=RED, fontweight="bold")
     ax.set(xlabel="", ylabel="")
@@ -192,9 +180,7 @@ EDGE_STYLES = {  # edge of the graph -> its colour and what it says
 }
 
 
-def graph_edges(
-    graph: "HeteroData",  # node types model, dataset with lists `name`
-) -> dict[str, pd.DataFrame]:  # kind of edge -> columns start, end (names) and weight
+def graph_edges(graph: "HeteroData") -> dict[str, pd.DataFrame]:  # kind -> start, end (names), weight
     "Edges of a graph with names in place of numbers."
     found = {}
     for kind in EDGE_STYLES:
@@ -241,15 +227,15 @@ def graph_layout(
         y = [1 - (i + 0.5) / len(names) for i in range(len(names))]
         return pd.DataFrame({"kind": kind, "name": names, "x": x, "y": y})
 
-    ends = column("dataset", 0.0, [*left, ""]) if rest else column("dataset", 0.0, left)
+    ends = column("dataset", 0.0, [*left, ""] if rest else left)
     shared = ends.loc[ends["name"] == "", "y"].max()
     others = pd.DataFrame({"kind": "dataset", "name": rest, "x": 0.0, "y": shared})
     middle = column("model", 1.0, models)
     gap = middle["name"].map(block).map(rank)  # blocks stand apart by two models
     middle["y"] = 1 - (np.arange(len(models)) + 2 * gap + 0.5) / (len(models) + 2 * gap.max())
     middle["anchor"] = middle.groupby(middle["name"].map(block))["y"].transform("mean")
-    goal = pd.DataFrame({"kind": ["dataset"], "name": [target], "x": [3.0], "y": [0.5]})
-    parts = [ends[ends["name"] != ""], others, middle, column("dataset", 2.0, right), goal]
+    tuned_on, goal = column("dataset", 2.0, right), column("dataset", 3.0, [target])
+    parts = [ends[ends["name"] != ""], others, middle, tuned_on, goal]
     nodes = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return nodes.assign(anchor=nodes["anchor"].fillna(nodes["y"]))
 
@@ -269,17 +255,14 @@ def figure_graph(
     ax = figure.subplots()
     handles = []
     for kind, (color, label) in EDGE_STYLES.items():
-        rows = edges[kind[1]]
+        rows, similar = edges[kind[1]], kind[1] == "similar_to"
         if rows.empty:
             continue
-        if kind[1] == "similar_to":
-            rows = _neighbours(rows, target).head(n_similar)
-            label = f"{label} (nearest {len(rows)})"
-        else:
-            label = f"{label} ({len(rows):,})"
+        rows = _neighbours(rows, target).head(n_similar) if similar else rows
+        label = f"{label} (nearest {len(rows)})" if similar else f"{label} ({len(rows):,})"
         ends = [places[kind[2 * i]].loc[rows[end]].to_numpy() for i, end in enumerate(("start", "end"))]
         lines, counts = np.unique(np.hstack(ends), axis=0, return_counts=True)
-        widths = 1.2 if kind[1] == "similar_to" else 0.3 + 5 * counts / len(graph["model"].name) ** 0.9
+        widths = 1.2 if similar else 0.3 + 5 * counts / len(graph["model"].name) ** 0.9
         style = {"linewidths": widths, "colors": color, "alpha": 0.6, "zorder": 1}
         ax.add_collection(LineCollection(lines.reshape(-1, 2, 2), **style))
         handles.append(ax.plot([], [], color=color, lw=2.5, label=label)[0])
@@ -287,25 +270,24 @@ def figure_graph(
     for _, block in inner.groupby("anchor"):
         ax.plot(block["x"], block["y"], color="#303030", lw=3.5, solid_capstyle="round", zorder=3)
     ax.plot(inner["x"], inner["y"], "o", ms=1.1, color="white", zorder=4)
-    sets = nodes[nodes["kind"] == "dataset"]
-    for (x, y), group in sets.groupby(["x", "y"]):
-        hit, name = x == 3, group["name"].iloc[0] if len(group) == 1 else f"{len(group)} more"
-        ax.plot(
-            x, y, "o", ms=10 if hit else 4.5, color=RED if hit else "#303030", mec="white", mew=0.5, zorder=4
-        )
-        ax.annotate(
-            shorten(name, 34),
-            (x, y),
-            xytext=(-6 if x == 0 else 0 if hit else 6, 11 if hit else 0),
-            textcoords="offset points",
-            ha="right" if x == 0 else "center" if hit else "left",
-            va="bottom" if hit else "center",
-            fontsize=10 if hit else 8,
-            fontweight="bold" if hit else "normal",
-            color=RED if hit else "#202020",
-            bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.6} if x == 2 else None,
-            zorder=5,
-        )
+    style = {"va": "center", "fontsize": 8, "color": "#202020", "textcoords": "offset points", "zorder": 5}
+    names = {  # of datasets, by column
+        0: {"xytext": (-6, 0), "ha": "right"},
+        2: {"xytext": (6, 0), "ha": "left", "bbox": {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.6}},
+        3: {
+            "xytext": (0, 11),
+            "ha": "center",
+            "va": "bottom",
+            "fontsize": 10,
+            "color": RED,
+            "weight": "bold",
+        },
+    }
+    for (x, y), group in nodes[nodes["kind"] == "dataset"].groupby(["x", "y"]):
+        name = group["name"].iloc[0] if len(group) == 1 else f"{len(group)} more"
+        size, color = (10, RED) if x == 3 else (4.5, "#303030")
+        ax.plot(x, y, "o", ms=size, color=color, mec="white", mew=0.5, zorder=4)
+        ax.annotate(shorten(name, 34), (x, y), **style | names[x])
     heads = ("pre-trained on", f"{len(inner)} models", "fine-tuned on", "target")
     for x, text in enumerate(heads):
         ax.text(x, 1.03, text, ha="center", va="bottom", fontweight="bold")
@@ -315,27 +297,21 @@ def figure_graph(
     return figure
 
 # %% ../../nbs/11_report/02_page_figures.ipynb #379cbbc1e968416e875cc15c1202d7eb
-def shown(
-    value: Any,
-    digits: int = 3,
-) -> str:
+def shown(value: Any, digits: int = 3) -> str:
     "A value as a reader wants it: nothing where it is missing; with `digits` of 0 a size, such as 3.4 M."
     if value is None or value != value:
         return ""
     if isinstance(value, str):
         return value
     if digits == 0:
-        unit, short = next(
-            u for u in ((1e9, "B"), (1e6, "M"), (1e3, "k"), (1, "")) if value >= u[0] or u[0] == 1
-        )
+        units = ((1e9, "B"), (1e6, "M"), (1e3, "k"), (1, ""))
+        unit, short = next((unit, short) for unit, short in units if value >= unit or unit == 1)
         return f"{value / unit:.3g} {short}".strip()
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 2 else f"{value:.{digits}f}"
 
 
 COLOURS = "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #949494 #56b4e9".split()  # seaborn's "colorblind"
-
-
-_SHAPES = ["circle", "diamond", "triangle-up", "cross", "x", "triangle-down", "pentagon", "hexagram", "star"]
+_SHAPES = "circle diamond triangle-up cross x triangle-down pentagon hexagram star".split()
 
 
 def histories(
@@ -355,44 +331,28 @@ def histories(
     for name, kind in zip(places["name"], places["kind"]):
         other = "dataset" if kind == "model" else "model"
         row = (models if kind == "model" else datasets).loc[name]
-        about = [kind.replace("dataset", "dataset")]
         if kind == "model":
-            about += [
-                f"family {row['family']}" if row["family"] == row["family"] and row["family"] else "",
-                f"{shown(row['n_params'], 0)} parameters" if shown(row["n_params"], 0) else "",
-                f"trained on {row['pretrained_on']}" if shown(row["pretrained_on"]) else "",
-            ]
+            texts = {"family": f"family {row['family']}"}
+            texts["n_params"] = f"{shown(row['n_params'], 0)} parameters"
+            texts["pretrained_on"] = f"trained on {row['pretrained_on']}"
         else:
-            about += [
-                f"{row['n_samples']:,.0f} training samples" if row["n_samples"] == row["n_samples"] else "",
-                f"{row['n_classes']:,.0f} classes" if row["n_classes"] == row["n_classes"] else "",
-            ]
+            texts = {"n_samples": f"{row['n_samples']:,.0f} training samples"}
+            texts["n_classes"] = f"{row['n_classes']:,.0f} classes"
+        about = [kind, *(text for column, text in texts.items() if shown(row[column]))]
         rows = by[kind].get(name, full.head(0))
         if not len(rows):
             about.append("no fine-tuning is known")
         elif len(rows) > most:
             about.append(f"the best {most} of {len(rows)} fine-tunings")
-        made.append(
-            {
-                "name": name,
-                "facts": ", ".join(filter(None, about)),
-                "columns": ["dataset" if other == "dataset" else "model", "accuracy", "place"],
-                "rows": [
-                    [n, f"{a:.3f}", f"{p} of {of}"]
-                    for n, a, p, of in rows[[other, "accuracy", "place", "of"]]
-                    .head(most)
-                    .itertuples(index=False)
-                ],
-            }
-        )
+        best = rows[[other, "accuracy", "place", "of"]].head(most).itertuples(index=False)
+        texts = [[n, f"{a:.3f}", f"{p} of {of}"] for n, a, p, of in best]
+        columns = [other, "accuracy", "place"]
+        made.append({"name": name, "facts": ", ".join(about), "columns": columns, "rows": texts})
     return made
 
 
-def map_figure(
-    places: pd.DataFrame,  # from `learn_map`
-    models: pd.DataFrame,  # of the zoo
-) -> "Figure":  # plotly; each dot's `customdata` is its row in `places`
-    "The map, a family a colour and a shape."
+def map_figure(places: pd.DataFrame, models: pd.DataFrame) -> "Figure":  # plotly
+    "The map, a family a colour and a shape; each dot's `customdata` is its row in `places`, see `learn_map`."
     from plotly.graph_objects import Figure, Scatter
 
     family = models.set_index("model")["family"]
@@ -407,28 +367,14 @@ def map_figure(
         marker = {"size": 9, "color": COLOURS[i % len(COLOURS)], "symbol": _SHAPES[i % len(_SHAPES)]}
         if data:
             marker = {"size": 12, "color": "#808080", "symbol": "square-open", "line": {"width": 2}}
-        figure.add_trace(
-            Scatter(
-                x=rows["x"].round(3).tolist(),
-                y=rows["y"].round(3).tolist(),
-                text=[escape(n) for n in rows["name"]],
-                customdata=rows.index.tolist(),
-                name=escape(name),
-                mode="markers+text" if data and len(rows) <= 40 else "markers",
-                textposition="top center",
-                marker=marker,
-                hovertemplate="%{text}<br>" + escape(name) + "<extra></extra>",
-            )
-        )
-    hidden = {"visible": False}
-    figure.update_layout(
-        template=None,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 10, "r": 10, "t": 40, "b": 10},  # buttons are above the dots
-        legend={"orientation": "h", "y": -0.02},
-        hovermode="closest",
-        xaxis=hidden,
-        yaxis=hidden,
-    )
+        at = rows[["x", "y"]].round(3).to_dict("list") | {"customdata": rows.index.tolist()}
+        mode = "markers+text" if data and len(rows) <= 40 else "markers"
+        texts = {"text": [escape(n) for n in rows["name"]], "textposition": "top center", "mode": mode}
+        hover = "%{text}<br>" + escape(name) + "<extra></extra>"
+        figure.add_trace(Scatter(name=escape(name), marker=marker, hovertemplate=hover, **at, **texts))
+    hidden, clear = {"visible": False}, "rgba(0,0,0,0)"
+    look = {"template": None, "paper_bgcolor": clear, "plot_bgcolor": clear}
+    look["margin"] = {"l": 10, "r": 10, "t": 40, "b": 10}  # buttons are above the dots
+    look |= {"legend": {"orientation": "h", "y": -0.02}, "hovermode": "closest"}
+    figure.update_layout(**look, xaxis=hidden, yaxis=hidden)
     return figure

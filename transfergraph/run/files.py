@@ -35,9 +35,7 @@ except ImportError:  # Windows has no such locks
 @contextlib.contextmanager
 def atomic_path(
     path: str | os.PathLike,  # file or folder to be written; its parent is made where it is not there
-) -> Iterator[
-    Path
-]:  # a path beside it, with the same suffix; the block makes a file or a folder of that name
+) -> Iterator[Path]:  # beside it, with the same suffix; the block makes a file or a folder of that name
     "Write under another name, then rename; where the block fails, the path is as it was."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,10 +55,7 @@ def atomic_path(
             left.unlink(missing_ok=True)
 
 
-def write_whole(
-    path: str | os.PathLike,
-    content: str | bytes,
-) -> None:
+def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
     "Write a text or bytes, all or nothing."
     with atomic_path(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -69,20 +64,14 @@ def write_whole(
 FLOAT_FORMAT = "%.9g"
 
 
-def write_csv(
-    frame: "pd.DataFrame",
-    path: str | os.PathLike,
-) -> None:
+def write_csv(frame: "pd.DataFrame", path: str | os.PathLike) -> None:
     "Write a table, all or nothing, floats to nine significant digits."
     with atomic_path(path) as part:
         frame.to_csv(part, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
 
 # %% ../../nbs/01_run/01_files.ipynb #7623eae2785240b9bd12b16a66d81610
-def append_line(
-    path: str | os.PathLike,  # made where it is not there
-    row: dict[str, Any],
-) -> None:
-    "Append one line of JSON and wait until it is on the disk."
+def append_line(path: str | os.PathLike, row: dict[str, Any]) -> None:
+    "Append one line of JSON to a file, made where it is not there, and wait until it is on the disk."
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
         file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
@@ -110,10 +99,8 @@ def read_lines(
     return rows
 
 # %% ../../nbs/01_run/01_files.ipynb #938c804e27f84196a10c8828c723f798
-def checksum(
-    content: bytes | str | os.PathLike,  # bytes, or the path of a file
-) -> str:  # 64 hexadecimal digits
-    "SHA-256 of bytes, or of a file's content."
+def checksum(content: bytes | str | os.PathLike) -> str:  # 64 hexadecimal digits
+    "SHA-256 of bytes, or of the content of the file at a path."
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     digest = hashlib.sha256()
@@ -155,11 +142,7 @@ def kept_path(
         part.unlink(missing_ok=True)
 
 
-def find_kept(
-    folder: str | os.PathLike,  # may be missing
-    key: str,
-    suffix: str,
-) -> Path | None:  # None where there is none
+def find_kept(folder: str | os.PathLike, key: str, suffix: str) -> Path | None:
     "The file that was kept under a key; a damaged one is removed, with a warning."
     for path in Path(folder).glob(f"{key}-*{suffix}"):
         if path.stem == f"{key}-{checksum(path)[:32]}":
@@ -245,18 +228,13 @@ def _said(error, fields):
     name = name if isinstance(name, str) else list(fields)[name]  # it came by its place
     if name not in fields:
         return f"{name!r} is not one of {', '.join(fields)}"
-    found = (
-        "is missing" if error["type"] == "missing" else f"{'holds' if inside else 'is'} {error['input']!r}"
-    )
+    found = f"{'holds' if inside else 'is'} {error['input']!r}"
+    found = "is missing" if error["type"] == "missing" else found
     return f"{name} {found}; expected {fields[name].description or error['msg']}"
 
 
-def checked_mapping(
-    cls: type,  # made by `checked`
-    given: Any,  # its fields, as read from a file
-    origin: str,  # what to call it in an error
-) -> Any:  # one of the class
-    "Make one from a mapping; raises `ValueError` with its origin."
+def checked_mapping(cls: type, given: Any, origin: str) -> Any:  # one of the class, made by `checked`
+    "Make one from a mapping, as read from a file; raises `ValueError` with its origin."
     if not isinstance(given, Mapping):
         raise ValueError(f"{origin}: {given!r} is not a mapping of {', '.join(cls.__dataclass_fields__)}")
     try:

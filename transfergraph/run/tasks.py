@@ -100,12 +100,9 @@ def _pool(calls, n_jobs, threads):
     "Results of calls by joblib, as they are finished; its processes end where nobody asks for the rest."
     from joblib import Parallel, parallel_config
 
-    each = {"inner_max_num_threads": threads, "initializer": _start_process}
-    with parallel_config(backend="loky", **each):
-        pool = Parallel(
-            n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=n_jobs, max_nbytes=None
-        )
-        results = pool(calls)
+    how = {"return_as": "generator_unordered", "batch_size": 1, "pre_dispatch": n_jobs, "max_nbytes": None}
+    with parallel_config("loky", inner_max_num_threads=threads, initializer=_start_process):
+        results = Parallel(n_jobs, **how)(calls)
     try:
         for result in results:  # noqa: UP028 - `yield from` would close them before the warning is silenced
             yield result
@@ -178,19 +175,15 @@ class Executor:
 
     name: Annotated[Literal["local", "ray"], Field(description="local or ray")] = "local"
     address: Annotated[str | None, Field(description="the address of a Ray cluster")] = None
-    n_jobs: Annotated[int | None, Field(ge=1, description="a number, 1 or more")] = (
-        None  # processes of `local`; None: as told elsewhere
-    )
+    # processes of `local`; None: as told elsewhere
+    n_jobs: Annotated[int | None, Field(ge=1, description="a number, 1 or more")] = None
     num_cpus: _Least = 1  # of each task on a cluster
     num_gpus: _Least = 0  # of each task on a cluster; a fraction shares a GPU
-    retries: Annotated[int, Field(ge=0, description="a whole number, 0 or more")] = (
-        3  # of a task whose process or machine was lost
-    )
+    # of a task whose process or machine was lost
+    retries: Annotated[int, Field(ge=0, description="a whole number, 0 or more")] = 3
 
 
-def read_executor(
-    value: "str | Mapping | Executor | None",  # as in `params.yaml`
-) -> Executor:
+def read_executor(value: "str | Mapping | Executor | None") -> Executor:  # as in `params.yaml`
     "An executor from a setting."
     value = value or "local"
     if isinstance(value, Executor):
@@ -203,9 +196,8 @@ def read_executor(
     if name == "ray" and re.fullmatch(r"|auto|(//)?[\w.-]+:\d+", rest):
         address = f"ray:{rest}" if rest.startswith("//") else rest or None
         return Executor("ray", address)
-    raise ValueError(
-        f"executor is {value!r}; expected local, local:4, ray, ray:auto, ray:host:6379 or ray://host:10001"
-    )
+    wanted = "local, local:4, ray, ray:auto, ray:host:6379 or ray://host:10001"
+    raise ValueError(f"executor is {value!r}; expected {wanted}")
 
 # %% ../../nbs/01_run/02_tasks.ipynb #03a46250
 LOOK = 30.0  # seconds without a result after which the machines are looked at again
@@ -216,21 +208,15 @@ def _result_there(packed: bytes, key: str, task: bytes, version: str, folder: st
     import cloudpickle
 
     if transfergraph.__version__ != version:
-        here = f"transfergraph {transfergraph.__version__}"
-        return cloudpickle.dumps(
-            RuntimeError(f"a machine of the cluster has {here}; expected {version} as here")
-        )
+        wrong = f"has transfergraph {transfergraph.__version__}; expected {version} as here"
+        return cloudpickle.dumps(RuntimeError(f"a machine of the cluster {wrong}"))
     if os.path.isdir(folder):  # so that paths mean the same
         os.chdir(folder)
     try:
         function, task = _unpacked(key, lambda: packed), cloudpickle.loads(task)
     except Exception as e:  # code that is only where the run was started
-        return cloudpickle.dumps(
-            RuntimeError(
-                f"a machine of the cluster can't load what it is to run ({type(e).__name__}: {e}); "
-                "expected the same modules there as here"
-            )
-        )
+        wrong = f"a machine of the cluster can't load what it is to run ({type(e).__name__}: {e})"
+        return cloudpickle.dumps(RuntimeError(f"{wrong}; expected the same modules there as here"))
     with thread_limit(threads):
         return cloudpickle.dumps(_result(function, task))
 
@@ -294,10 +280,8 @@ def on_ray(
                     said = str(e).strip().splitlines()[-1]
                     raise RuntimeError(f"a machine of the cluster can't run tasks ({said[:160]})") from e
                 except ray.exceptions.RayError as e:
-                    said = (str(e).strip() or type(e).__name__).splitlines()[0]
-                    result = TaskError(
-                        f"lost by the cluster, {executor.retries} retries included ({said[:160]})"
-                    )
+                    said = (str(e).strip() or type(e).__name__).splitlines()[0][:160]
+                    result = TaskError(f"lost by the cluster, {executor.retries} retries included ({said})")
                 if isinstance(result, RuntimeError):
                     raise result
                 yield task, result
@@ -324,11 +308,9 @@ def _check_room(ray, needs):
     wanted = {"CPU": needs["num_cpus"], "GPU": needs["num_gpus"]}
     if not any(all(has.get(kind, 0) >= n for kind, n in wanted.items()) for has in machines):
         largest = {kind: max((has.get(kind, 0) for has in machines), default=0) for kind in wanted}
-        raise RuntimeError(
-            f"executor: a task needs {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs, and the largest "
-            f"machines of the cluster have {largest['CPU']:g} and {largest['GPU']:g}; expected num_cpus and "
-            "num_gpus that fit"
-        )
+        needed = f"executor: a task needs {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs"
+        there = f"the largest machines of the cluster have {largest['CPU']:g} and {largest['GPU']:g}"
+        raise RuntimeError(f"{needed}, and {there}; expected num_cpus and num_gpus that fit")
 
 # %% ../../nbs/01_run/02_tasks.ipynb #b7a4e724
 def run_tasks(
