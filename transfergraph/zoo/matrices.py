@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import cdist, pdist, squareform
 
 from .tables import Zoo
 
@@ -67,7 +67,6 @@ def distance_matrix(
     rows = zoo.embeddings[zoo.embeddings["method"] == method]
     if rows.empty:
         return pd.DataFrame(dtype=float)
-    from scipy.spatial.distance import pdist, squareform
 
     vectors = np.stack([np.asarray(v, float) for v in rows["vector"]])
     names = rows["dataset"].tolist()
@@ -89,8 +88,8 @@ def min_max(
     values: pd.DataFrame,  # (models, datasets), NaN where unknown
 ) -> pd.DataFrame:  # same shape, each column in [0, 1]; all NaN where a column has no spread
     "Scale each column to [0, 1]."
-    low, spread = values.min(), values.max() - values.min()
-    return (values - low) / spread.where(spread > 0)
+    spread = values.max() - values.min()
+    return (values - values.min()) / spread.where(spread > 0)
 
 
 def z_score(
@@ -152,9 +151,7 @@ def task_distance(
     share, other = (np.divide(x, total, out=np.zeros_like(total), where=total > 0) for x in (first, second))
     lengths = np.linalg.norm(share, axis=-1) * np.linalg.norm(other, axis=-1)
     products = (share * other).sum(-1)
-    alike = np.where(
-        total.any(axis=-1), 0.0, 1.0
-    )  # if there is no length: two zeros are alike, zero and another aren't
+    alike = np.where(total.any(axis=-1), 0.0, 1.0)  # no lengths: zeros are alike, zero and another aren't
     return 1 - np.divide(products, lengths, out=alike, where=lengths > 0)
 
 
@@ -169,33 +166,28 @@ def distances(
         vectors = dict(zip(vectors.index, vectors.to_numpy(float)))
     names, rows = list(vectors), [np.asarray(v, float) for v in vectors.values()]
     for name, row in zip(names, rows):
+        wrong = None
         if row.shape != rows[0].shape or row.ndim != 1:
-            raise ValueError(
-                f"the vector of {name!r} has shape {row.shape}; expected {rows[0].shape} as {names[0]!r} has"
-            )
-        if not np.isfinite(row).all():
-            raise ValueError(f"the vector of {name!r} holds NaN or infinity; expected finite numbers")
-        if method == "task2vec" and (row < 0).any():
-            raise ValueError(
-                f"the vector of {name!r} is negative somewhere; expected Fisher informations, 0 or more"
-            )
-        if method == "correlation" and np.ptp(row) <= 1e-12 * np.abs(row).max():
-            raise ValueError(f"the vector of {name!r} is constant; expected one with a correlation")
-        if method == "cosine" and not row.any():
-            raise ValueError(f"the vector of {name!r} is zero; expected one with a direction")
+            wrong = f"has shape {row.shape}; expected {rows[0].shape} as {names[0]!r} has"
+        elif not np.isfinite(row).all():
+            wrong = "holds NaN or infinity; expected finite numbers"
+        elif method == "task2vec" and (row < 0).any():
+            wrong = "is negative somewhere; expected Fisher informations, 0 or more"
+        elif method == "correlation" and np.ptp(row) <= 1e-12 * np.abs(row).max():
+            wrong = "is constant; expected one with a correlation"
+        elif method == "cosine" and not row.any():
+            wrong = "is zero; expected one with a direction"
+        if wrong:
+            raise ValueError(f"the vector of {name!r} {wrong}")
     i, j = np.triu_indices(len(names), 1)
-    if len(i) == 0:
-        values = np.zeros(0)
-    elif method == "task2vec":
+    values, names = np.zeros(0), np.array(names, object)
+    if len(i):
         table = np.stack(rows)
-        values = np.concatenate([task_distance(table[k], table[k + 1 :]) for k in range(len(names) - 1)])
-    else:
-        values = pdist(np.stack(rows), method)
-    pairs = {
-        "dataset": np.array(names, object)[i],
-        "other": np.array(names, object)[j],
-        "method": DISTANCE_NAMES[method],
-    }
+        if method == "task2vec":
+            values = np.concatenate([task_distance(table[k], table[k + 1 :]) for k in range(len(table) - 1)])
+        else:
+            values = pdist(table, method)
+    pairs = {"dataset": names[i], "other": names[j], "method": DISTANCE_NAMES[method]}
     return pd.DataFrame(pairs | {"distance": np.maximum(values, 0.0)})
 
 
@@ -206,15 +198,14 @@ def distances_to(
 ) -> pd.Series:  # dataset -> distance
     "Distance of one more dataset from others; raises `ValueError` where it has none, as from a constant."
     distances({"the new one": vector}, method)
-    table = np.stack([np.asarray(v, float) for v in vectors.values()])
+    vector, table = np.asarray(vector, float), np.stack([np.asarray(v, float) for v in vectors.values()])
     if method == "task2vec":
-        found = task_distance(np.asarray(vector, float), table)
+        found = task_distance(vector, table)
     else:
-        found = cdist(np.asarray(vector, float)[None], table, method)[0]
+        found = cdist(vector[None], table, method)[0]
     if wrong := [name for name, gap in zip(vectors, found) if not np.isfinite(gap)]:
-        raise ValueError(
-            f"the vector of {wrong[0]!r} has no distance by {method}; expected finite, unequal numbers"
-        )
+        lacks = f"has no distance by {method}; expected finite, unequal numbers"
+        raise ValueError(f"the vector of {wrong[0]!r} {lacks}")
     return pd.Series(np.maximum(found, 0.0), list(vectors))
 
 
@@ -268,9 +259,8 @@ def check_new(
     if new.name in set(zoo.datasets["dataset"]):
         raise ValueError(f"dataset {new.name!r} is in the zoo already; expected another name")
     if new.modality not in (known := sorted(zoo.models["modality"].unique())):
-        raise ValueError(
-            f"{new.name}: a dataset of modality {new.modality!r}; the zoo's models: {', '.join(known)}"
-        )
+        about = f"a dataset of modality {new.modality!r}; the zoo's models: {', '.join(known)}"
+        raise ValueError(f"{new.name}: {about}")
 
 
 def _own_vector(zoo, new, distance):
@@ -278,14 +268,12 @@ def _own_vector(zoo, new, distance):
     rows = zoo.embeddings[zoo.embeddings["method"] == distance.partition(":")[0]]
     vectors = {d: np.asarray(v, float) for d, v in zip(rows["dataset"], rows["vector"], strict=True)}
     if not vectors:
-        raise ValueError(
-            f"the zoo has no embeddings by {distance!r}; expected the dataset's distances instead"
-        )
+        expected = "expected the dataset's distances instead"
+        raise ValueError(f"the zoo has no embeddings by {distance!r}; {expected}")
     own, size = np.asarray(new.embedding, float), len(next(iter(vectors.values())))
     if own.shape != (size,) or not np.isfinite(own).all():
-        raise ValueError(
-            f"{new.name}: embedding of shape {own.shape}; expected {size} finite numbers, as of the zoo"
-        )
+        expected = f"expected {size} finite numbers, as of the zoo"
+        raise ValueError(f"{new.name}: embedding of shape {own.shape}; {expected}")
     return own, vectors
 
 
@@ -309,27 +297,21 @@ def extend(
     new: DatasetDescription,
     distance: str = "domain_similarity",  # which way to measure
 ) -> Zoo:  # with the dataset as a target
-    """The zoo with a dataset more.
-
-    Raises `ValueError` where the name is taken, the modality is another, or the embedding does not fit."""
+    "The zoo with a dataset more; raises `ValueError` where its name, modality or embedding does not fit."
     check_new(zoo, new)
     row = {"dataset": new.name, "modality": new.modality, "role": "target"}
     row |= {"n_samples": new.n_samples, "n_classes": new.n_classes, "majority_share": new.majority_share}
-    tables = {"datasets": pd.concat([zoo.datasets, pd.DataFrame([row])], ignore_index=True)}
-    pairs = []
+    more = {"datasets": pd.DataFrame([row])}
     if new.embedding is not None and not (zoo.distances["method"] == distance).any():
         own = _own_vector(zoo, new, distance)[0]  # distances are those between the embeddings
-        row = pd.DataFrame({"dataset": [new.name], "method": distance, "vector": [own]})
-        tables["embeddings"] = pd.concat([zoo.embeddings, row], ignore_index=True)
-        pairs = [(new.name, other, distance, gap) for other, gap in (new.distances or {}).items()]
+        more["embeddings"] = pd.DataFrame({"dataset": [new.name], "method": distance, "vector": [own]})
+        gaps = new.distances or {}
     else:
-        pairs = [(new.name, other, distance, gap) for other, gap in distances_of(zoo, new, distance).items()]
-    if pairs:
-        columns = ["dataset", "other", "method", "distance"]
-        tables["distances"] = pd.concat(
-            [zoo.distances, pd.DataFrame(pairs, columns=columns)], ignore_index=True
-        )
+        gaps = distances_of(zoo, new, distance)
+    if gaps:
+        rows = pd.DataFrame(gaps.items(), columns=["other", "distance"])
+        more["distances"] = rows.assign(dataset=new.name, method=distance)
     if new.scores is not None:
-        scores = new.scores.assign(dataset=new.name)
-        tables["scores"] = pd.concat([zoo.scores, scores], ignore_index=True)
-    return replace(zoo, **tables).validate()
+        more["scores"] = new.scores.assign(dataset=new.name)
+    joined = {t: pd.concat([getattr(zoo, t), rows], ignore_index=True) for t, rows in more.items()}
+    return replace(zoo, **joined).validate()

@@ -81,15 +81,9 @@ def _tables(models, datasets, records, vectors):
     rows, columns, accuracy = records
     family, n_models = _named("family", models["family"]), len(models["family"])
     names, sets = _named("model", np.arange(n_models)), _named("set", np.arange(len(vectors)))
-    about = {
-        "model": names,
-        "modality": "image",
-        "architecture": family,
-        "family": family,
-        "n_params": models["n_params"],
-        "pretrained_on": _named("source", models["source"]),
-        "source": "timm",
-    }
+    about = {"model": names, "modality": "image", "architecture": family, "family": family}
+    about |= {"n_params": models["n_params"], "pretrained_on": _named("source", models["source"])}
+    about["source"] = "timm"
     known = {"model": names[rows], "dataset": sets[columns], "method": "full", "accuracy": accuracy}
     return Zoo(
         models=pd.DataFrame(about),
@@ -117,12 +111,9 @@ def make_zoo(
     size = rng.normal(7.5, 0.6, n_families)[family] + rng.normal(0, 0.3, n_models)  # log10 of parameters
 
     def mixed(own, by_family, by_source, shape=()):
-        parts = (
-            (n_models, own, np.arange(n_models)),
-            (n_families, by_family, family),
-            (n_sources, by_source, source),
-        )
-        return sum(np.sqrt(share) * rng.normal(size=(count, *shape))[at] for count, share, at in parts)
+        parts = ((own, np.arange(n_models)), (by_family, family), (by_source, source))
+        counts = (n_models, n_families, n_sources)
+        return sum(np.sqrt(s) * rng.normal(size=(n, *shape))[at] for n, (s, at) in zip(counts, parts))
 
     good = mixed(0.5, 0.25, 0.15) + np.sqrt(0.1) * (size - size.mean()) / size.std()
     good = (good - good.mean()) / good.std()
