@@ -62,23 +62,15 @@ def pretrained_on(zoo: Zoo) -> pd.DataFrame:  # model, dataset, weight
     return pd.DataFrame({"model": known["model"], "dataset": known["pretrained_on"], "weight": weight})
 
 
-def transfers_to(
-    zoo: Zoo,
-    metric: str = "LogME",
-    threshold: float = 0.5,  # on the z-score within a dataset
-) -> pd.DataFrame:  # model, dataset, weight
-    "Transferability scores well above their dataset's mean."
+def transfers_to(zoo: Zoo, metric: str = "LogME", threshold: float = 0.5) -> pd.DataFrame:
+    "Transferability scores well above their dataset's mean; the weight is the z-score."
     scores = z_score(score_matrix(zoo, metric))
     pairs = scores.rename_axis(index="model", columns="dataset").stack().rename("weight").reset_index()
     return pairs[pairs["weight"] > threshold]
 
 
-def similar_to(
-    zoo: Zoo,
-    distance: str = "domain_similarity",
-    threshold: float = 0.0,  # on the similarity, in [0, 1]
-) -> pd.DataFrame:  # dataset, other, weight; each pair in both directions
-    "Pairs of datasets, weighted by one minus the normalised distance."
+def similar_to(zoo: Zoo, distance: str = "domain_similarity", threshold: float = 0.0) -> pd.DataFrame:
+    "Pairs of datasets in both directions, weighted by one minus the normalised distance, 0 to 1."
     matrix = distance_matrix(zoo, distance)
     i, j = np.triu_indices(len(matrix), k=1)
     d, names = matrix.to_numpy(float)[i, j], matrix.index.to_numpy()

@@ -41,9 +41,7 @@ def flatten(
     return np.concatenate(index, 1), np.concatenate(weight), n_nodes
 
 
-def negative_pairs(
-    graph: "HeteroData",  # from `build_graph`
-) -> np.ndarray:  # (n_pairs, 2) model and dataset, in the numbering of `flatten`
+def negative_pairs(graph: "HeteroData") -> np.ndarray:  # (n_pairs, 2), in the numbering of `flatten`
     "Models with the datasets that they are poor on."
     if ("model", "finetuned_on", "dataset") not in graph.edge_types:
         return np.zeros((0, 2), np.int64)
@@ -52,11 +50,8 @@ def negative_pairs(
     return (pairs + np.array([[0], [len(graph["model"].name)]])).T
 
 
-def name_rows(
-    graph: "HeteroData",  # whose nodes the rows belong to
-    vectors: np.ndarray,  # (n_nodes, dim) in the numbering of `flatten`
-) -> Embeddings:
-    "Split the rows into models and datasets and give them their names."
+def name_rows(graph: "HeteroData", vectors: np.ndarray) -> Embeddings:
+    "Split rows in the numbering of `flatten` into models and datasets and give them their names."
     names = graph["model"].name, graph["dataset"].name
     return Embeddings(*map(pd.DataFrame, np.split(vectors, [len(names[0])]), names))
 

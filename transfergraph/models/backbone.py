@@ -35,10 +35,7 @@ class ImageInputs:
 
     modality: ClassVar[str] = "image"
 
-    def __call__(
-        self,
-        items: np.ndarray,  # (n, height, width, 3), uint8
-    ) -> "torch.Tensor":  # (n, 3, size, size), float32
+    def __call__(self, items: np.ndarray) -> "torch.Tensor":  # (n, h, w, 3) -> (n, 3, size, size), float32
         import torch
 
         images = np.array(items)  # a copy, as a read-only memory map can't be lent to torch
@@ -75,10 +72,7 @@ class TextInputs:
 
     modality: ClassVar[str] = "text"
 
-    def __call__(
-        self,
-        items: Sequence[str],  # (n,)
-    ) -> "dict[str, torch.Tensor]":  # input_ids and attention_mask, (n, longest of them)
+    def __call__(self, items: Sequence[str]) -> "dict[str, torch.Tensor]":  # each (n, longest of them)
         import torch
 
         texts = list(items)
@@ -193,10 +187,8 @@ def bodies() -> "tuple[type, type]":
     return TimmBody, TransformersBody
 
 
-_NOT_THE_MODEL = (
-    "_name_or_path transformers_version dtype torch_dtype architectures id2label label2id".split()
-)
-_NOT_THE_MODEL += ["pooling", "headless"]
+_NOT_THE_MODEL = "_name_or_path transformers_version dtype torch_dtype architectures id2label".split()
+_NOT_THE_MODEL += ["label2id", "pooling", "headless"]
 
 
 def _joined(model: "torch.nn.Module", head: "torch.nn.Module | None", name: str) -> dict:
@@ -233,11 +225,8 @@ class Backbone:
             digest.update(value.detach().cpu().contiguous().reshape(-1).numpy())
         return digest.hexdigest()[:16]
 
-    def prepare(
-        self,
-        items: np.ndarray | Sequence[str],  # images (n, h, w, 3), uint8; or texts (n,)
-    ) -> "torch.Tensor | dict[str, torch.Tensor]":
-        "The batch that `body` takes."
+    def prepare(self, items: np.ndarray | Sequence[str]) -> "torch.Tensor | dict[str, torch.Tensor]":
+        "The batch that `body` takes, of images (n, h, w, 3), uint8, or texts."
         return self.preparation(items)
 
     def features(
@@ -302,12 +291,7 @@ class Backbone:
                 part.to(where).train(training)
         return out
 
-    def save(
-        self,
-        folder: str | Path,
-        *,
-        half: bool = False,  # 16-bit weights: half the size, three digits
-    ) -> None:
+    def save(self, folder: str | Path, *, half: bool = False) -> None:  # half: 16-bit weights, three digits
         "Write the library's own layout and a model card; the folder appears whole or not at all."
         config, tensors = self.body.layout(self.head, self.label_names)
         library = "timm" if "architecture" in config else "transformers"
@@ -315,11 +299,8 @@ class Backbone:
         write_checkpoint(folder, config, tensors, self.metadata, library, half, extra)
 
 
-def to_device(
-    batch: "torch.Tensor | Mapping[str, torch.Tensor]",  # from `prepare`
-    device: "str | torch.device",
-) -> "torch.Tensor | dict[str, torch.Tensor]":
-    "Move a batch."
+def to_device(batch: "torch.Tensor | Mapping", device: "str | torch.device") -> "torch.Tensor | dict":
+    "Move a batch from `prepare`."
     return {k: v.to(device) for k, v in batch.items()} if isinstance(batch, Mapping) else batch.to(device)
 
 # %% ../../nbs/05_models/02_backbone.ipynb #4b7ca291

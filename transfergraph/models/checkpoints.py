@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     import torch
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #20b62d1a
-def read_config(
-    folder: str | Path,  # of a timm or transformers model
-) -> dict:
-    "The config.json of a model, which names its architecture."
+def read_config(folder: str | Path) -> dict:
+    "The config.json of a timm or transformers model, which names its architecture."
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: expected the config.json of a timm or transformers model")
@@ -44,6 +42,9 @@ def read_weights(
     allow_pickle: bool = False,  # read pytorch_model.bin too, with torch.load(weights_only=True)
 ) -> "dict[str, torch.Tensor]":
     "The tensors of a folder: safetensors, or, if asked for, a pickle of tensors."
+    import torch
+    from safetensors.torch import load_file
+
     folder = Path(folder)
     files = sorted(folder.glob("model*.safetensors"))
     pickles = sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("*.pth")])
@@ -56,21 +57,12 @@ def read_weights(
         )
     tensors = {}
     for file in files or pickles:
-        tensors |= _read_file(file)
+        try:
+            found = load_file(file) if files else torch.load(file, map_location="cpu", weights_only=True)
+            tensors |= {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+        except Exception as error:  # each reader has errors of its own
+            raise ValueError(f"{file}: not readable as weights ({one_line(error)})") from error
     return {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}
-
-
-def _read_file(file: Path) -> "dict[str, torch.Tensor]":
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
-        return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
-    except Exception as error:  # each reader has errors of its own
-        raise ValueError(f"{file}: not readable as weights ({one_line(error)})") from error
 
 
 def one_line(error: Exception) -> str:
@@ -103,10 +95,8 @@ def front_matter(
 MOST_FRONT = 1_000_000  # characters of a card that are looked at
 
 
-def card_facts(
-    front: dict,  # from `front_matter`
-) -> dict:  # pretrained_on and pretrained_accuracy (0 to 1), as far as the card says
-    "What a model card says about the training data and the accuracy."
+def card_facts(front: dict) -> dict:  # pretrained_on and pretrained_accuracy (0 to 1), as far as it says
+    "What the `front_matter` of a card says about the training data and the accuracy."
     found = {}
     with contextlib.suppress(AttributeError, TypeError):  # where the card's lists and mappings are others
         found = next(_accuracies(front.get("model-index") or []), {})
@@ -117,10 +107,8 @@ def card_facts(
     return {key: value for key, value in found.items() if value is not None}
 
 
-def read_card(
-    folder: str | Path,  # with a README.md, or without
-) -> dict:  # as `card_facts`
-    "The facts of the model card in a folder."
+def read_card(folder: str | Path) -> dict:
+    "The `card_facts` of the README.md in a folder, if there is one."
     path = Path(folder) / "README.md"
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return card_facts(front_matter(text, str(path)))
@@ -137,12 +125,8 @@ def _accuracies(index: list[dict]):
                 yield {"pretrained_on": about.get("name") or about.get("type"), "pretrained_accuracy": share}
 
 
-def write_card(
-    folder: str | Path,
-    metadata: dict,  # a row of the zoo's table `models`
-    library: str,  # "timm" or "transformers"
-) -> None:
-    "A model card that `read_card` understands, and the hub too."
+def write_card(folder: str | Path, metadata: dict, library: str) -> None:
+    "A model card, of a row of the zoo's `models`, that `read_card` understands, and the hub too."
     import yaml
 
     name, data, value = (metadata.get(key) for key in ("model", "pretrained_on", "pretrained_accuracy"))
@@ -206,10 +190,8 @@ INSTALLED = {  # name -> package, file or folder in it, and what is known of it
 }
 
 
-def find_installed(
-    name: str,  # key of INSTALLED
-) -> Path:
-    "The file or folder of a checkpoint in an installed package."
+def find_installed(name: str) -> Path:
+    "The file or folder of a checkpoint in an installed package, by its key in `INSTALLED`."
     entry = INSTALLED[name]
     spec = find_spec(entry["package"])
     if spec is None:

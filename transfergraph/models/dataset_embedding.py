@@ -44,23 +44,15 @@ def fit_head(
     return weight, bias - mean @ weight
 
 
-def class_probabilities(
-    features: np.ndarray,  # (n, d)
-    weight: np.ndarray,  # (d, c)
-    bias: np.ndarray,  # (c,)
-) -> np.ndarray:  # (n, c), rows sum to 1
-    "What the head says."
+def class_probabilities(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    "What the head of `fit_head` says: (n, c), rows sum to 1."
     from scipy.special import softmax
 
     return softmax(features @ weight + bias, axis=1)
 
 # %% ../../nbs/05_models/04_dataset_embedding.ipynb #7623eae2785240b9bd12b16a66d81610
-def feature_information(
-    features: np.ndarray,  # (n, d)
-    weight: np.ndarray,  # (d, c), of the head
-    bias: np.ndarray,  # (c,)
-) -> np.ndarray:  # (d,), at least 0
-    "Fisher information of a gain on each feature."
+def feature_information(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    "Fisher information of a gain on each feature, (d,) and at least 0, for the head of `fit_head`."
     features = np.asarray(features, np.float64)
     p = class_probabilities(features, weight, bias)
     centred = weight - weight.mean(axis=1, keepdims=True)  # changes no probability, and saves digits
@@ -68,9 +60,7 @@ def feature_information(
     return (features**2 * np.maximum(variance, 0)).mean(axis=0)
 
 # %% ../../nbs/05_models/04_dataset_embedding.ipynb #938c804e27f84196a10c8828c723f798
-def linear_layers(
-    body: "torch.nn.Module",
-) -> "dict[str, torch.nn.Module]":  # name -> layer, in the module's order
+def linear_layers(body: "torch.nn.Module") -> "dict[str, torch.nn.Module]":  # in the module's order
     "Linear and convolutional layers, without those inside attention that calls them by their weights."
     from torch.nn import Conv2d, Linear, MultiheadAttention
 
@@ -184,12 +174,12 @@ def _by_sample(body, chosen, batch):
 
     seen = {layer: ([], []) for layer in chosen.values()}  # lengths of input for one sample, and for two
     for times in (1, 2):
-        hooks = [
-            m.register_forward_hook(lambda m, given, _, at=times - 1: seen[m][at].append(len(given[0])))
-            for m in seen
-        ]
+
+        def note(layer, given, output, at=times - 1):
+            seen[layer][at].append(len(given[0]))
+
+        hooks, rows = [layer.register_forward_hook(note) for layer in seen], [0] * times
         with torch.inference_mode():
-            rows = [0] * times
             body({k: v[rows] for k, v in batch.items()} if isinstance(batch, dict) else batch[rows])
         for hook in hooks:
             hook.remove()

@@ -9,7 +9,6 @@ __all__ = ['Result', 'finetune', 'log_path', 'failures', 'Run', 'origin', 'plan_
 # %% ../../nbs/05_models/06_finetune.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import contextlib
 import copy
-import dataclasses
 import functools
 import hashlib
 import json
@@ -18,14 +17,16 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ..data.dataset import set_aside
+from ..data.dataset import Dataset, load_dataset, set_aside
+from .backbone import Backbone
+from .loading import load_backbone
 from .training import Inputs, Settings, predict_logits, seeded, train, trainable
 from ..run.files import append_line, checksum, code_version, folder_lock, read_lines
 from ..run.tasks import Executor, TaskError, run_tasks
@@ -33,9 +34,6 @@ from ..zoo.tables import TABLES, check_table
 
 if TYPE_CHECKING:
     import torch
-
-    from transfergraph.data.dataset import Dataset
-    from transfergraph.models.backbone import Backbone
 
 # %% ../../nbs/05_models/06_finetune.ipynb #8edb47106e1a46a883d545849b8ab81b
 @dataclass(frozen=True)
@@ -54,10 +52,8 @@ class _Features:
 
     lengths = None
 
-    def __init__(self, features, device):
-        import torch
-
-        self.values, self.device = torch.from_numpy(features).to(device), device
+    def __init__(self, values: "torch.Tensor"):
+        self.values, self.device = values, values.device
 
     def __len__(self):
         return len(self.values)
@@ -106,7 +102,8 @@ def finetune(
                 found[split] = backbone.features(values, batch_size=64, device=device).astype(np.float32)
             mean, scale = found["train"].mean(0), found["train"].std(0)
             scale = np.where(scale > 1e-6 * (1 + np.abs(mean)), scale, np.inf).astype(np.float32)
-            inputs = {split: _Features((values - mean) / scale, device) for split, values in found.items()}
+            scaled = {split: torch.from_numpy((values - mean) / scale) for split, values in found.items()}
+            inputs = {split: _Features(values.to(device)) for split, values in scaled.items()}
             learner = torch.nn.Identity()
         else:
             body = copy.deepcopy(backbone.body).to(device, memory_format=torch.channels_last)
@@ -122,19 +119,12 @@ def finetune(
         with torch.no_grad():
             head.weight /= torch.from_numpy(scale).to(device)
             head.bias -= head.weight @ torch.from_numpy(mean).to(device)
-    made = _finished(backbone, body, head, dataset, accuracy)
-    return Result(accuracy, len(history), time.perf_counter() - start, history, made)
-
-
-def _finished(backbone, body, head, dataset, accuracy):
-    "The fine-tuned backbone: as the one before, but for weights, head, and what is known of them."
-    import torch
-
     for module in (body, head):
         module.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(True)
     facts = {**backbone.metadata, "pretrained_on": dataset.name, "pretrained_accuracy": accuracy}
     names = list(dataset.label_names)
-    return dataclasses.replace(backbone, body=body, head=head, label_names=names, metadata=facts)
+    made = replace(backbone, body=body, head=head, label_names=names, metadata=facts)
+    return Result(accuracy, len(history), time.perf_counter() - start, history, made)
 
 # %% ../../nbs/05_models/06_finetune.ipynb #59bbdb311c014d738909a11f9e486628
 def log_path(
@@ -146,9 +136,7 @@ def log_path(
     return Path(folder) / f"{name.replace('/', '_')}-{version}.jsonl"
 
 
-def failures(
-    records: str | os.PathLike,  # path of the records, as given to `finetune_all`
-) -> pd.DataFrame:  # columns of the records, accuracy null, the reason in `quality`
+def failures(records: str | os.PathLike) -> pd.DataFrame:  # accuracy null, the reason in `quality`
     "The runs that failed, from the file beside the records, and didn't succeed when made again."
     last = {row["run"]: row for row in read_lines(_failed(records))}
     for row in read_lines(records):
@@ -251,9 +239,7 @@ class Runner:
         return run.row(**values)
 
 
-def reason(
-    error: BaseException,
-) -> str:  # one line, at most 200 characters
+def reason(error: BaseException) -> str:  # one line, at most 200 characters
     "Why a run failed, in a few words."
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory"
@@ -266,18 +252,11 @@ def reason(
 def _load(load):
     if hasattr(load, "body"):
         return load
-    if callable(load):
-        return load()
-    from transfergraph.models.loading import load_backbone
-
-    return load_backbone(load)
+    return load() if callable(load) else load_backbone(load)
 
 
-def saved_at(
-    folder: str | os.PathLike,
-    run: Run,
-) -> Path:  # where the fine-tuned backbone of a run is kept
-    "One folder a run."
+def saved_at(folder: str | os.PathLike, run: Run) -> Path:
+    "Where the fine-tuned backbone of a run is kept: one folder a run."
     return Path(folder) / f"{run.model}--{run.dataset}--{run.seed}--{run.key[:6]}".replace("/", "_")
 
 # %% ../../nbs/05_models/06_finetune.ipynb #379cbbc1e968416e875cc15c1202d7eb
@@ -299,7 +278,7 @@ def finetune_all(
     "Fine-tune every model on every dataset; what is finished already is not repeated."
     from tqdm import tqdm
 
-    datasets = [_dataset(d) for d in datasets]
+    datasets = [load_dataset(d) if isinstance(d, str | os.PathLike) else d for d in datasets]
     runs = plan_runs(backbones, datasets, settings, seeds)
     runner = Runner(datasets, device, None if save is None else os.path.abspath(save), half)
     own, bar = Path(records), tqdm(total=len(runs), desc="fine-tuning", disable=not progress)
@@ -330,11 +309,3 @@ def finetune_all(
         warnings.warn(said, stacklevel=2)
     frame = pd.DataFrame([done[r.key] for r in runs if r.key in done], columns=[*TABLES["records"], "run"])
     return check_table("records", frame, str(records))
-
-
-def _dataset(dataset):
-    if not isinstance(dataset, str | os.PathLike):
-        return dataset
-    from transfergraph.data.dataset import load_dataset
-
-    return load_dataset(dataset)

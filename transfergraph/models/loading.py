@@ -230,8 +230,7 @@ def _without_head(name: str, model: "torch.nn.Module", causal: bool) -> tuple:
 def _linear(weight: "torch.Tensor", bias: "torch.Tensor | None") -> "torch.nn.Linear":
     import torch
 
-    with _seeded(None):
-        layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer = torch.nn.utils.skip_init(torch.nn.Linear, *weight.T.shape, bias=bias is not None)
     layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
     return layer
 

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
+from .backbone import Backbone, to_device
 from .dataset_embedding import linear_layers
 from ..run.files import checked, checksum
 
 if TYPE_CHECKING:
     import torch
-
-    from transfergraph.models.backbone import Backbone
 
 # %% ../../nbs/05_models/05_training.ipynb #869c2cd1
 FINETUNE_METHODS = ("full", "lora", "linear")
@@ -96,9 +95,7 @@ def shift_images(
     return images
 
 
-def flip_images(
-    images: "torch.Tensor",  # (n, channels, height, width)
-) -> "torch.Tensor":  # same shape
+def flip_images(images: "torch.Tensor") -> "torch.Tensor":  # (n, channels, height, width)
     "Mirror each image, left to right, with a chance of one half."
     import torch
 
@@ -134,12 +131,12 @@ KEEP = 2**30  # bytes of prepared items to keep at most
 class Inputs:
     "The items of one split as a backbone takes them; call with an index to get a batch on the device."
 
-    def __init__(self, backbone: "Backbone", items: Sequence, device: "torch.device"):
+    def __init__(self, backbone: Backbone, items: Sequence, device: "torch.device"):
         self.prepare, self.items, self.device = backbone.prepare, items, device
         self.whole, self.lengths = None, None
         first = backbone.prepare(items[:1])
         if isinstance(first, dict):
-            self.whole = {name: value.to(device) for name, value in backbone.prepare(items).items()}
+            self.whole = to_device(backbone.prepare(items), device)
             self.lengths = self.whole["attention_mask"].sum(1).cpu().numpy()
         elif first.nbytes * len(items) <= KEEP:
             self.whole = first.new_empty((len(items), *first.shape[1:]), device=device)
@@ -184,10 +181,7 @@ def batches(
     return parts
 
 # %% ../../nbs/05_models/05_training.ipynb #5de63f2c
-def trainable(
-    body: "torch.nn.Module",
-    settings: Settings,
-) -> "torch.nn.Module":  # the body, with LoRA layers where asked for
+def trainable(body: "torch.nn.Module", settings: Settings) -> "torch.nn.Module":
     "Mark the weights that learn, add LoRA layers, set the dropout; raises `ValueError` where none is left."
     import torch
 
@@ -211,9 +205,8 @@ def trainable(
         whole = [name for name, m in linear_layers(body).items() if getattr(m, "groups", 1) == 1]
         layers = [name for name in whole if not frozen(name)]
         if not layers:
-            raise ValueError(
-                "method is 'lora'; expected a model with linear or convolutional layers to adapt"
-            )
+            expected = "expected a model with linear or convolutional layers to adapt"
+            raise ValueError(f"method is 'lora'; {expected}")
         config = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=layers)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about layers that are transposed, which peft handles itself
@@ -225,12 +218,8 @@ def trainable(
     return body
 
 
-def optimiser(
-    body: "torch.nn.Module",
-    head: "torch.nn.Module",
-    settings: Settings,
-) -> "torch.optim.AdamW":  # groups carry their highest rate as "peak"
-    "AdamW with a rate for the head and one for the rest; only matrices and filters decay."
+def optimiser(body: "torch.nn.Module", head: "torch.nn.Module", settings: Settings) -> "torch.optim.AdamW":
+    "AdamW with a highest rate (`peak`) for the head and for the rest; only matrices and filters decay."
     import torch
 
     groups = []

@@ -32,29 +32,19 @@ def accuracy_pairs(
     return rows.groupby(["model", "dataset"], as_index=False)["accuracy"].mean()
 
 
-def accuracy_matrix(
-    zoo: Zoo,
-    method: str = "full",  # which kind of fine-tuning; one of `METHODS`
-    quality: Iterable[str] | None = ("ok",),  # keep records of these qualities; None keeps all
-) -> pd.DataFrame:  # (models, datasets) that have records, accuracy in [0, 1] or NaN
-    "Mean fine-tuned accuracy by model and dataset."
+def accuracy_matrix(zoo: Zoo, method: str = "full", quality: Iterable[str] | None = ("ok",)) -> pd.DataFrame:
+    "`accuracy_pairs` as (models, datasets) that have records, NaN where a pair has none."
     return accuracy_pairs(zoo, method, quality).pivot(index="model", columns="dataset", values="accuracy")
 
 
-def score_matrix(
-    zoo: Zoo,
-    metric: str,  # name in the `metric` column, such as "LogME"
-) -> pd.DataFrame:  # (models, datasets), NaN where there is no score
-    "One transferability score by model and dataset."
+def score_matrix(zoo: Zoo, metric: str) -> pd.DataFrame:  # (models, datasets), NaN where there is no score
+    "One transferability score, such as LogME, by model and dataset."
     rows = zoo.scores[zoo.scores["metric"] == metric]
     return rows.pivot_table(index="model", columns="dataset", values="score", aggfunc="mean")
 
 
-def distance_matrix(
-    zoo: Zoo,
-    method: str = "domain_similarity",  # which way to measure
-) -> pd.DataFrame:  # square and symmetric, zero diagonal, NaN where no distance is known
-    "Distance between datasets; from the embeddings (Euclidean) where no distances are listed."
+def distance_matrix(zoo: Zoo, method: str = "domain_similarity") -> pd.DataFrame:  # square, zero diagonal
+    "Distances of datasets, NaN where unknown; of their embeddings (Euclidean) where none are listed."
     rows = zoo.distances[zoo.distances["method"] == method]
     if len(rows):
         names = [d for d in zoo.datasets["dataset"] if d in {*rows["dataset"], *rows["other"]}]
@@ -73,10 +63,7 @@ def distance_matrix(
     return pd.DataFrame(squareform(pdist(vectors)), names, names)
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #7623eae2785240b9bd12b16a66d81610
-def hide_target(
-    zoo: Zoo,
-    target: str,  # dataset to be predicted
-) -> Zoo:  # the zoo as it would be had nobody fine-tuned on the target
+def hide_target(zoo: Zoo, target: str) -> Zoo:  # as it would be had nobody fine-tuned on the target
     "Remove every record of the target; raises `ValueError` where the zoo does not know it."
     if target not in set(zoo.datasets["dataset"]):
         known = ", ".join(zoo.targets) or "none"
@@ -84,18 +71,14 @@ def hide_target(
     return replace(zoo, records=zoo.records[zoo.records["dataset"] != target].reset_index(drop=True))
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #938c804e27f84196a10c8828c723f798
-def min_max(
-    values: pd.DataFrame,  # (models, datasets), NaN where unknown
-) -> pd.DataFrame:  # same shape, each column in [0, 1]; all NaN where a column has no spread
-    "Scale each column to [0, 1]."
+def min_max(values: pd.DataFrame) -> pd.DataFrame:  # same shape; all NaN where a column has no spread
+    "Scale each column to [0, 1]; NaN stays."
     spread = values.max() - values.min()
     return (values - values.min()) / spread.where(spread > 0)
 
 
-def z_score(
-    values: pd.DataFrame,  # (models, datasets), NaN where unknown
-) -> pd.DataFrame:  # same shape, each column with mean 0 and standard deviation 1; all NaN without spread
-    "Standardise each column (sample standard deviation)."
+def z_score(values: pd.DataFrame) -> pd.DataFrame:  # same shape; all NaN where a column has no spread
+    "Give each column the mean 0 and the (sample) standard deviation 1; NaN stays."
     return (values - values.mean()) / values.std().where(values.max() > values.min())
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #b43b363d81ae4b689946ece5c682cd59
@@ -120,9 +103,7 @@ def subsample_records(
     return replace(zoo, records=records.reset_index(drop=True))
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #c3933fab20d04ec698c2621248eb3be0
-def domain_embedding(
-    features: np.ndarray,  # (n, d), of a probe
-) -> np.ndarray:  # (d,), float64
+def domain_embedding(features: np.ndarray) -> np.ndarray:  # (n, d), of a probe -> (d,), float64
     "Mean feature; raises `ValueError` where a feature is not a number."
     features = np.asarray(features)
     if features.ndim != 2 or not len(features):
@@ -226,11 +207,8 @@ def with_probe(
     return table.assign(probe=json.dumps(dict(probe), sort_keys=True))
 
 
-def probe_of(
-    zoo: Zoo,
-    method: str = "domain_similarity",  # a name in the zoo
-) -> dict | None:  # how `load_backbone` is called; None where the zoo does not say
-    "The probe that made the embeddings of a zoo."
+def probe_of(zoo: Zoo, method: str = "domain_similarity") -> dict | None:  # None where the zoo does not say
+    "How `load_backbone` is called to get the probe that made the embeddings of a zoo."
     rows = zoo.embeddings[zoo.embeddings["method"] == method]
     if rows.empty or "probe" not in rows or pd.isna(rows["probe"].iloc[0]):
         return None
@@ -251,10 +229,7 @@ class DatasetDescription:
     scores: pd.DataFrame | None = None  # columns model, metric, score
 
 
-def check_new(
-    zoo: Zoo,
-    new: DatasetDescription,
-) -> None:
+def check_new(zoo: Zoo, new: DatasetDescription) -> None:
     "Raise `ValueError` where a new dataset has a name that is taken, or a modality that no model has."
     if new.name in set(zoo.datasets["dataset"]):
         raise ValueError(f"dataset {new.name!r} is in the zoo already; expected another name")
@@ -277,11 +252,7 @@ def _own_vector(zoo, new, distance):
     return own, vectors
 
 
-def distances_of(
-    zoo: Zoo,
-    new: DatasetDescription,
-    distance: str = "domain_similarity",  # which way to measure
-) -> dict[str, float]:  # dataset of the zoo -> distance, as far as known
+def distances_of(zoo: Zoo, new: DatasetDescription, distance: str = "domain_similarity") -> dict[str, float]:
     "How far a new dataset lies from those of a zoo; raises `ValueError` where its embedding does not fit."
     found = dict(new.distances or {})
     if new.embedding is None:
@@ -292,12 +263,8 @@ def distances_of(
     return found | distances_to(own, vectors, way).to_dict()
 
 
-def extend(
-    zoo: Zoo,
-    new: DatasetDescription,
-    distance: str = "domain_similarity",  # which way to measure
-) -> Zoo:  # with the dataset as a target
-    "The zoo with a dataset more; raises `ValueError` where its name, modality or embedding does not fit."
+def extend(zoo: Zoo, new: DatasetDescription, distance: str = "domain_similarity") -> Zoo:
+    "The zoo with a target more; raises `ValueError` where its name, modality or embedding does not fit."
     check_new(zoo, new)
     row = {"dataset": new.name, "modality": new.modality, "role": "target"}
     row |= {"n_samples": new.n_samples, "n_classes": new.n_classes, "majority_share": new.majority_share}

@@ -71,26 +71,7 @@ def _counts(n, mean, most, rng):
 
 
 def _named(kind, numbers):
-    "set-0, set-1, ... for 0, 1, ..."
-    count = int(np.max(numbers, initial=-1)) + 1
-    return np.array([f"{kind}-{i}" for i in range(count)], object)[numbers]
-
-
-def _tables(models, datasets, records, vectors):
-    "The tables of a zoo of images from numbers: what is drawn of each model, dataset and record."
-    rows, columns, accuracy = records
-    family, n_models = _named("family", models["family"]), len(models["family"])
-    names, sets = _named("model", np.arange(n_models)), _named("set", np.arange(len(vectors)))
-    about = {"model": names, "modality": "image", "architecture": family, "family": family}
-    about |= {"n_params": models["n_params"], "pretrained_on": _named("source", models["source"])}
-    about["source"] = "timm"
-    known = {"model": names[rows], "dataset": sets[columns], "method": "full", "accuracy": accuracy}
-    return Zoo(
-        models=pd.DataFrame(about),
-        datasets=pd.DataFrame({"dataset": sets, "modality": "image", **datasets, "role": "source"}),
-        records=pd.DataFrame(known),
-        embeddings=pd.DataFrame({"dataset": sets, "vector": list(vectors)}),
-    )
+    return np.array([f"{kind}-{i}" for i in numbers], object)
 
 
 def make_zoo(
@@ -137,9 +118,14 @@ def make_zoo(
     pairs, again = np.unique(rows * d + columns, return_inverse=True)  # a pair may be run twice
     luck = peculiar * rng.normal(size=len(pairs))[again] + run * rng.normal(size=len(rows))
     known = accuracy(quality * good[rows] + taste * (likes[rows] * offers[columns]).sum(1) + luck, columns)
-    models = {"family": family, "source": source, "n_params": 10**size}
-    datasets = {"n_samples": samples[:n_datasets], "n_classes": classes[:n_datasets]}
-    zoo = _tables(models, datasets, (rows, columns, known), embedding[:n_datasets])
+    names, sets = _named("model", np.arange(n_models)), _named("set", np.arange(n_datasets))
+    kinds, about = _named("family", family), {"dataset": sets, "modality": "image"}
+    about |= {"n_samples": samples[:n_datasets], "n_classes": classes[:n_datasets], "role": "source"}
+    models = {"model": names, "modality": "image", "architecture": kinds, "family": kinds}
+    models |= {"n_params": 10**size, "pretrained_on": _named("source", source), "source": "timm"}
+    ran = {"model": names[rows], "dataset": sets[columns], "method": "full", "accuracy": known}
+    vectors = {"dataset": sets, "vector": list(embedding[:n_datasets])}
+    zoo = Zoo(*map(pd.DataFrame, (models, about, ran)), embeddings=pd.DataFrame(vectors))
     targets, truth = [], []
     for i in range(n_datasets, d):
         sums = quality * good + taste * likes @ offers[i] + peculiar * rng.normal(size=n_models)

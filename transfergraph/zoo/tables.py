@@ -35,13 +35,8 @@ TABLES = {
 }
 MODALITIES = ("image", "text")
 RECORD_METHODS = ("full", "lora", "linear", "reported")  # how the model was fitted to the dataset
-DEFAULTS = {
-    ("datasets", "role"): "source",
-    ("records", "method"): "full",
-    ("records", "quality"): "ok",
-    ("distances", "method"): "domain_similarity",
-    ("embeddings", "method"): "domain_similarity",
-}
+DEFAULTS = {("datasets", "role"): "source", ("records", "method"): "full", ("records", "quality"): "ok"}
+DEFAULTS |= {(table, "method"): "domain_similarity" for table in ("distances", "embeddings")}
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #ff2d1e77
 @functools.cache
@@ -226,11 +221,8 @@ def _read_parquet(path, table, columns, where):
     return source.to_table(columns=wanted, filter=rows).to_pandas()
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #f2b88b1c
-def write_tables(
-    folder: str | os.PathLike,  # made where it is not there
-    tables: dict[str, pd.DataFrame],  # table -> rows; an empty table removes its file
-) -> None:
-    "Write tables as Parquet under other names, then rename them."
+def write_tables(folder: str | os.PathLike, tables: dict[str, pd.DataFrame]) -> None:
+    "Write tables as Parquet under other names, then rename them; an empty table removes its file."
     folder = Path(folder)
     with contextlib.ExitStack() as stack:
         for table, frame in tables.items():
@@ -276,21 +268,15 @@ class Zoo:
         tables = {table: frame for table, (frame, _) in read.items() if frame is not None}
         return cls(**tables).validate({table: path for table, (_, path) in read.items()})
 
-    def validate(
-        self,
-        origins: dict[str, str] | None = None,  # table -> what to call it in an error
-    ) -> "Zoo":  # the same zoo with all columns, types coerced
-        "Check every table and the references between them; raises `ZooError`."
+    def validate(self, origins: dict[str, str] | None = None) -> "Zoo":  # with all columns, types coerced
+        "Check every table and the references between them; raises `ZooError`, see `check_references`."
         origins = origins or {}
         tables = {table: check_table(table, getattr(self, table), origins.get(table)) for table in TABLES}
         check_references(tables, origins)
         return Zoo(**tables)
 
-    def save(
-        self,
-        folder: str | os.PathLike,  # made where it is not there; tables of an older zoo in it are replaced
-    ) -> None:
-        "Validate, then write all tables or none."
+    def save(self, folder: str | os.PathLike) -> None:
+        "Validate, then write all tables or none; those of an older zoo in the folder are replaced."
         write_tables(folder, vars(self.validate()))
 
     @property
