@@ -27,9 +27,7 @@ class Embeddings:
     datasets: pd.DataFrame  # (n_datasets, dim), index = dataset
 
 
-def flatten(
-    graph: "HeteroData",  # from `build_graph`
-) -> tuple[np.ndarray, np.ndarray, int]:  # (2, n_edges) ids, (n_edges,) weights, number of nodes
+def flatten(graph: "HeteroData") -> tuple[np.ndarray, np.ndarray, int]:  # (2, n_edges) ids, weights, n_nodes
     "One node numbering, models first, then datasets; all kinds of edge together, each in its direction."
     start = {"model": 0, "dataset": len(graph["model"].name)}
     index, weight = [np.zeros((2, 0), np.int64)], [np.zeros(0, np.float32)]
@@ -271,8 +269,7 @@ class Node2Vec:
 class Node2VecPlus(Node2Vec):
     "Node2Vec+ (Liu et al., Bioinformatics 2023): walks heed edge weights and tell noisy edges apart."
 
-    weighted = True
-    plus = True
+    weighted = plus = True
 
 # %% ../../nbs/06_graph/02_embedding.ipynb #b79e8ca6
 @dataclass

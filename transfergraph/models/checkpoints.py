@@ -70,11 +70,8 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:160]
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #181b9858
-def front_matter(
-    text: str,  # of a README.md
-    origin: str = "card",  # what to call it in a warning
-) -> dict:  # empty where there is none that can be read
-    "What stands between the two lines of dashes at the top of a card: YAML, without references."
+def front_matter(text: str, origin: str = "card") -> dict:  # empty, with a warning, where it can't be read
+    "What stands between the two lines of dashes at the top of a README.md: YAML, without references."
     import yaml
 
     class Plain(yaml.SafeLoader):

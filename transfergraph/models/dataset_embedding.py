@@ -70,11 +70,8 @@ def linear_layers(body: "torch.nn.Module") -> "dict[str, torch.nn.Module]":  # i
     return {name: m for name, m in named if type(m) in (Linear, Conv2d) or type(m).__name__ == "Conv1D"}
 
 
-def filter_layers(
-    body: "torch.nn.Module",
-    layers: "int | str" = "all",  # "all", or how many of the last ones, in the module's order
-) -> "dict[str, torch.nn.Module]":  # name -> layer
-    "The layers whose filters have an information; raises `ValueError` where there is none."
+def filter_layers(body: "torch.nn.Module", layers: int | str = "all") -> "dict[str, torch.nn.Module]":
+    "All or so many last layers whose filters have an information; `ValueError` where there is none."
     layers_of = linear_layers(body).items()
     found = {name: m for name, m in layers_of if not isinstance(getattr(m, "padding", None), str)}
     if layers != "all":

@@ -127,10 +127,7 @@ def finetune(
     return Result(accuracy, len(history), time.perf_counter() - start, history, made)
 
 # %% ../../nbs/05_models/06_finetune.ipynb #59bbdb311c014d738909a11f9e486628
-def log_path(
-    folder: str | os.PathLike,
-    name: str,  # of the runs, such as a dataset; it may hold slashes
-) -> Path:  # .jsonl
+def log_path(folder: str | os.PathLike, name: str) -> Path:  # name: of the runs, such as a dataset
     "Where records of runs go: another file for other code, since finished runs are not made again."
     version = code_version("run", "data", "models")[:8]
     return Path(folder) / f"{name.replace('/', '_')}-{version}.jsonl"
@@ -166,9 +163,7 @@ class Run:
         return dict.fromkeys(TABLES["records"]) | fixed | values | {"run": self.key}
 
 
-def origin(
-    load: Any,  # a spec, a function, or a partial of one
-) -> str:  # what tells one from another
+def origin(load: Any) -> str:  # what tells one spec, function, or partial of one from another
     "A local folder by the content of its files, a loaded backbone by its revision, everything else by name."
     if hasattr(load, "body"):
         return load.revision

@@ -103,12 +103,8 @@ def flip_images(images: "torch.Tensor") -> "torch.Tensor":  # (n, channels, heig
     return torch.where(chosen[:, None, None, None], images.flip(3), images)
 
 
-AUGMENT: dict[str, Callable | None] = {
-    "none": None,
-    "shift": shift_images,
-    "flip": flip_images,
-    "shift-flip": lambda images: flip_images(shift_images(images)),
-}
+AUGMENT: dict[str, Callable | None] = {"none": None, "shift": shift_images, "flip": flip_images}
+AUGMENT["shift-flip"] = lambda images: flip_images(shift_images(images))
 
 # %% ../../nbs/05_models/05_training.ipynb #a586506c
 def rate_at(

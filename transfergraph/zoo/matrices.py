@@ -190,19 +190,13 @@ def distances_to(
     return pd.Series(np.maximum(found, 0.0), list(vectors))
 
 
-def embeddings(
-    vectors: "Mapping[str, np.ndarray]",  # dataset -> (d,)
-    method: str = "domain_similarity",  # a name in the zoo
-) -> pd.DataFrame:  # the zoo's `embeddings`: dataset, method, vector
-    "The vectors as a table of the zoo."
+def embeddings(vectors: Mapping[str, np.ndarray], method: str = "domain_similarity") -> pd.DataFrame:
+    "The zoo's `embeddings` (dataset, method, vector) from a vector of each dataset."
     rows = [(name, method, np.asarray(vector, float).tolist()) for name, vector in vectors.items()]
     return pd.DataFrame(rows, columns=["dataset", "method", "vector"])
 
 
-def with_probe(
-    table: pd.DataFrame,  # the zoo's `embeddings`
-    probe: Mapping,  # how `load_backbone` is called to get the probe: `spec`, `input_size`, ...
-) -> pd.DataFrame:  # with a column `probe`
+def with_probe(table: pd.DataFrame, probe: Mapping) -> pd.DataFrame:  # probe: arguments of `load_backbone`
     "Note which probe made the embeddings, so that a new dataset can be seen with the same eyes."
     return table.assign(probe=json.dumps(dict(probe), sort_keys=True))
 

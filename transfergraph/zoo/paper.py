@@ -50,10 +50,8 @@ PAPER_SCORES = {"LOG_ME": "LogME", "REG_H_SCORE": "H-score"}  # published H-scor
 REPORT = ["file", "line", "action", "reason", "content"]  # columns of the import report
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #d55cea35
-def dataset_name(
-    published: str,  # as it stands in the authors' files: a name, or a Python list of labels as text
-) -> str | None:  # name in the zoo, None where there is none
-    "One spelling for a dataset's name."
+def dataset_name(published: str) -> str | None:  # None where there is none
+    "One spelling for what the authors' files have: a dataset's name, or a Python list of labels as text."
     name = str(published).strip()
     if name.startswith("["):
         name = ", ".join(ast.literal_eval(name))

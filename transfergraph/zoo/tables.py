@@ -130,11 +130,8 @@ def check_table(
     raise _broken(origin, row, first["column"], frame[first["column"]].iloc[row], rule, more)
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #3a85c49d
-def check_references(
-    tables: dict[str, pd.DataFrame],  # table -> rows that passed `check_table`
-    origins: dict[str, str] | None = None,  # table -> what to call it in an error
-) -> None:
-    "Check keys and references across tables; raises `ZooError` naming the first wrong row."
+def check_references(tables: dict[str, pd.DataFrame], origins: dict[str, str] | None = None) -> None:
+    "Check keys and references across checked tables; `ZooError` names the first wrong row by table or origin."
     origins = {table: table for table in TABLES} | (origins or {})
 
     def refuse(table, wrong, column, rule):
