@@ -131,7 +131,7 @@ def check_table(
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #3a85c49d
 def check_references(tables: dict[str, pd.DataFrame], origins: dict[str, str] | None = None) -> None:
-    "Check keys and references across checked tables; `ZooError` names the first wrong row by table or origin."
+    "Check keys and references across checked tables; `ZooError` names the first wrong row and its origin."
     origins = {table: table for table in TABLES} | (origins or {})
 
     def refuse(table, wrong, column, rule):
