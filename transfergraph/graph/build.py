@@ -62,36 +62,25 @@ def pretrained_on(zoo: Zoo) -> pd.DataFrame:  # model, dataset, weight
     return pd.DataFrame({"model": known["model"], "dataset": known["pretrained_on"], "weight": weight})
 
 
-def transfers_to(
-    zoo: Zoo,
-    metric: str = "LogME",
-    threshold: float = 0.5,  # on the z-score within a dataset
-) -> pd.DataFrame:  # model, dataset, weight
-    "Transferability scores well above their dataset's mean."
+def transfers_to(zoo: Zoo, metric: str = "LogME", threshold: float = 0.5) -> pd.DataFrame:
+    "Transferability scores well above their dataset's mean; the weight is the z-score."
     scores = z_score(score_matrix(zoo, metric))
     pairs = scores.rename_axis(index="model", columns="dataset").stack().rename("weight").reset_index()
     return pairs[pairs["weight"] > threshold]
 
 
-def similar_to(
-    zoo: Zoo,
-    distance: str = "domain_similarity",
-    threshold: float = 0.0,  # on the similarity, in [0, 1]
-) -> pd.DataFrame:  # dataset, other, weight; each pair in both directions
-    "Pairs of datasets, weighted by one minus the normalised distance."
+def similar_to(zoo: Zoo, distance: str = "domain_similarity", threshold: float = 0.0) -> pd.DataFrame:
+    "Pairs of datasets in both directions, weighted by one minus the normalised distance, 0 to 1."
     matrix = distance_matrix(zoo, distance)
     i, j = np.triu_indices(len(matrix), k=1)
-    d = matrix.to_numpy(float)[i, j]
-    known = ~np.isnan(d)
-    i, j, d = i[known], j[known], d[known]
+    d, names = matrix.to_numpy(float)[i, j], matrix.index.to_numpy()
+    pairs = pd.DataFrame({"dataset": names[i], "other": names[j]})[~np.isnan(d)]
+    d = d[~np.isnan(d)]
     spread = np.ptp(d) if len(d) else 0
-    weight = 1 - (d - d.min()) / spread if spread > 0 else np.ones(len(d))
-    keep = weight > threshold
-    i, j, weight = i[keep], j[keep], weight[keep]
-    names = matrix.index.to_numpy()
-    one_way = {"dataset": names[i], "other": names[j], "weight": weight}
-    other_way = {"dataset": names[j], "other": names[i], "weight": weight}
-    return pd.concat([pd.DataFrame(one_way), pd.DataFrame(other_way)], ignore_index=True)
+    pairs["weight"] = 1 - (d - d.min()) / spread if spread > 0 else 1.0
+    pairs = pairs[pairs["weight"] > threshold]
+    back = pairs.rename(columns={"dataset": "other", "other": "dataset"})
+    return pd.concat([pairs, back], ignore_index=True)
 
 # %% ../../nbs/06_graph/01_build.ipynb #938c804e27f84196a10c8828c723f798
 EDGE_TYPES = ("finetuned_on", "pretrained_on", "transfers_to", "similar_to")
@@ -114,16 +103,13 @@ def build_graph(
     model_ratio: float = 1.0,  # share of the models whose records are used
     random_state: int = 0,  # for the two ratios
 ) -> "HeteroData":  # node types model and dataset with `.name` and `.x`; see `EDGE_TYPES` for the edge types
-    """The graph of a zoo for one target (TransferGraph, section IV).
-
-    Raises `ValueError` for an unknown target or kind of edge."""
+    "The graph of a zoo for one target (TransferGraph, section IV); `ValueError` where it is unknown."
     import torch
     from torch_geometric.data import HeteroData
 
     if unknown := set(edges) - set(EDGE_TYPES):
-        raise ValueError(
-            f"unknown kind of edge {sorted(unknown)[0]!r}; expected some of {', '.join(EDGE_TYPES)}"
-        )
+        known = ", ".join(EDGE_TYPES)
+        raise ValueError(f"unknown kind of edge {sorted(unknown)[0]!r}; expected some of {known}")
     zoo = subsample_records(hide_target(zoo, target), history_ratio, model_ratio, random_state)
     modality = zoo.datasets.set_index("dataset").at[target, "modality"]
     models = zoo.models[zoo.models["modality"] == modality].reset_index(drop=True)
@@ -138,30 +124,28 @@ def build_graph(
     graph["dataset"].x = torch.tensor(_dataset_features(zoo, names, distance), dtype=torch.float)
     graph.target = target
 
-    def add(source, kind, rows, columns):
-        rows = rows[rows[columns[0]].isin(source) & rows[columns[1]].isin(at_dataset)]
-        index = np.stack([rows[columns[0]].map(source), rows[columns[1]].map(at_dataset)])
-        store = graph["model" if source is at_model else "dataset", kind, "dataset"]
-        store.edge_index = torch.tensor(index.astype(np.int64))
-        store.edge_weight = torch.tensor(rows["weight"].to_numpy(np.float32))
+    def numbered(rows, ends):  # node ids and weights of the rows whose ends are both in the graph
+        ids = [rows[end].map(at_model if end == "model" else at_dataset) for end in ends]
+        known = ids[0].notna() & ids[1].notna()
+        return torch.tensor(np.stack([i[known] for i in ids]).astype(np.int64)), rows["weight"][known]
 
-    pair = ["model", "dataset"]
-    positive, negative = finetuned_on(zoo, accuracy_threshold, method, quality)
+    def add(kind, rows, ends=("model", "dataset")):
+        store = graph[ends[0], kind, "dataset"]
+        store.edge_index, weight = numbered(rows, ends)
+        store.edge_weight = torch.tensor(weight.to_numpy(np.float32))
+
     if "finetuned_on" in edges:
-        add(at_model, "finetuned_on", positive, pair)
-        both = pd.concat([positive, negative]).loc[
-            lambda f: f["model"].isin(at_model) & f["dataset"].isin(at_dataset)
-        ]
+        positive, negative = finetuned_on(zoo, accuracy_threshold, method, quality)
+        add("finetuned_on", positive)
         store = graph["model", "finetuned_on", "dataset"]
-        index = np.stack([both["model"].map(at_model), both["dataset"].map(at_dataset)]).astype(np.int64)
-        store.edge_label_index = torch.tensor(index)
-        store.edge_label = torch.tensor((both["weight"] > accuracy_threshold).to_numpy(np.float32))
+        store.edge_label_index, weight = numbered(pd.concat([positive, negative]), ("model", "dataset"))
+        store.edge_label = torch.tensor((weight > accuracy_threshold).to_numpy(np.float32))
     if "pretrained_on" in edges:
-        add(at_model, "pretrained_on", pretrained_on(zoo), pair)
+        add("pretrained_on", pretrained_on(zoo))
     if "transfers_to" in edges:
-        add(at_model, "transfers_to", transfers_to(zoo, score_metric, score_threshold), pair)
+        add("transfers_to", transfers_to(zoo, score_metric, score_threshold))
     if "similar_to" in edges:
-        add(at_dataset, "similar_to", similar_to(zoo, distance, similarity_threshold), ["dataset", "other"])
+        add("similar_to", similar_to(zoo, distance, similarity_threshold), ("dataset", "other"))
     return graph
 
 # %% ../../nbs/06_graph/01_build.ipynb #59bbdb311c014d738909a11f9e486628

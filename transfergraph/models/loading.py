@@ -37,7 +37,7 @@ def _seeded(random_state: int | None) -> Iterator[None]:
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0 if random_state is None else random_state)
+        torch.manual_seed(random_state or 0)
         yield
 
 
@@ -65,10 +65,8 @@ def from_timm(
     size = int(input_size or cfg.get("input_size", (3, 224, 224))[-1])
     n_classes = int(config.get("num_classes", cfg.get("num_classes", 0))) if tensors else 0
     cfg |= {"architecture": architecture, "input_size": (3, size, size), "num_classes": n_classes}
-    options = {
-        "pretrained_cfg": cfg | ({"state_dict": dict(tensors)} if tensors else {}),
-        "num_classes": n_classes,
-    }
+    weights = {"state_dict": dict(tensors)} if tensors else {}
+    options = {"pretrained_cfg": cfg | weights, "num_classes": n_classes}
     try:
         with _seeded(random_state):
             model = timm.create_model(architecture, pretrained=bool(tensors), **options, **args)
@@ -90,10 +88,8 @@ def from_timm(
     return _backbone(name, facts, body, ImageInputs(size, mean, std, mode), head, config.get("label_names"))
 
 
-_SOURCES = {"url", "file", "source", "hf_hub_id", "hf_hub_filename", "custom_load", "state_dict"} | {
-    "label_names",
-    "label_descriptions",
-}
+_SOURCES = set("url file source hf_hub_id hf_hub_filename custom_load state_dict".split())
+_SOURCES |= {"label_names", "label_descriptions"}
 
 
 def _backbone(name, facts, body, preparation, head, label_names) -> Backbone:
@@ -106,9 +102,8 @@ def _backbone(name, facts, body, preparation, head, label_names) -> Backbone:
         with torch.inference_mode():
             width = body(preparation(item)).shape[1]
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ValueError(
-            f"{name}: no features with input of size {preparation.length} ({one_line(error)})"
-        ) from error
+        given = f"input of size {preparation.length}"
+        raise ValueError(f"{name}: no features with {given} ({one_line(error)})") from error
     if head is not None and head.in_features != width:
         head = None
     names = [str(n) for n in label_names] if head is not None and label_names else None
@@ -153,16 +148,13 @@ def from_transformers(
     folder, raw = Path(folder), read_config(folder)
     kind = raw["model_type"]
     if kind not in transformers.CONFIG_MAPPING:
-        own = (
-            "brings code of its own (auto_map), which is never run"
-            if "auto_map" in raw
-            else "is not known here"
-        )
+        own = "is not known here"
+        if "auto_map" in raw:
+            own = "brings code of its own (auto_map), which is never run"
         raise ValueError(f"{folder}: the model type {kind!r} {own}; expected one that transformers has")
     image = kind in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    causal = (
-        kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    )
+    masked = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not masked
     tensors = read_weights(folder, allow_pickle) if random_state is None else None
     with _quiet():
         try:
@@ -201,10 +193,8 @@ def _model(name, config, tensors, image: bool, headless: bool) -> "torch.nn.Modu
     import transformers
 
     factory = transformers.AutoModel
-    if any(
-        str(kind).endswith(("ForSequenceClassification", "ForImageClassification"))
-        for kind in config.architectures or ()
-    ):
+    ends = ("ForSequenceClassification", "ForImageClassification")
+    if any(str(kind).endswith(ends) for kind in config.architectures or ()):
         factory = getattr(transformers, f"AutoModelFor{'Image' if image else 'Sequence'}Classification")
     kind = factory._model_mapping[type(config)]
     kind = kind[0] if isinstance(kind, tuple) else kind
@@ -217,11 +207,9 @@ def _model(name, config, tensors, image: bool, headless: bool) -> "torch.nn.Modu
         model, report = kind.from_pretrained(None, config=config, state_dict=dict(tensors), **options)
     except (RuntimeError, OSError, KeyError, ValueError) as error:
         raise ValueError(f"{name}: the weights do not fit {kind.__name__} ({one_line(error)})") from error
-    missing = sorted(report["missing_keys"])
-    if missing and not headless:
-        raise ValueError(
-            f"{name}: the weights lack {len(missing)} tensors of {kind.__name__}, first {missing[0]}"
-        )
+    if (missing := sorted(report["missing_keys"])) and not headless:
+        lack = f"{len(missing)} tensors of {kind.__name__}, first {missing[0]}"
+        raise ValueError(f"{name}: the weights lack {lack}")
     return model
 
 
@@ -242,8 +230,7 @@ def _without_head(name: str, model: "torch.nn.Module", causal: bool) -> tuple:
 def _linear(weight: "torch.Tensor", bias: "torch.Tensor | None") -> "torch.nn.Linear":
     import torch
 
-    with _seeded(None):
-        layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer = torch.nn.utils.skip_init(torch.nn.Linear, *weight.T.shape, bias=bias is not None)
     layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
     return layer
 
@@ -259,18 +246,16 @@ def _said_pooling(folder: Path) -> str | None:
 def _texts(folder: Path, model: "torch.nn.Module", max_length: int) -> TextInputs:
     import transformers
 
-    if not any(
-        (folder / file).is_file() for file in ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
-    ):
+    files = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
+    if not any((folder / file).is_file() for file in files):
         raise FileNotFoundError(f"{folder}: expected a tokenizer, tokenizer.json")
     try:
         with _quiet():
             read = transformers.AutoTokenizer.from_pretrained
             tokenizer = read(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # each kind of tokenizer has errors of its own
-        raise ValueError(
-            f"{folder}: expected a tokenizer that transformers has ({one_line(error)})"
-        ) from error
+        said = one_line(error)
+        raise ValueError(f"{folder}: expected a tokenizer that transformers has ({said})") from error
     limits = [max_length, tokenizer.model_max_length]
     limits += [getattr(model.config, "max_position_embeddings", None) or max_length]
     for at, part in model.named_modules():
@@ -286,9 +271,8 @@ def _pictures(folder: Path, config: object, input_size: int | None) -> ImageInpu
     size = size.get("height") or size.get("shortest_edge") if isinstance(size, dict) else size
     size = size[0] if isinstance(size, list | tuple) else size
     mean, std = (tuple(said.get(key) or (0.5, 0.5, 0.5)) for key in ("image_mean", "image_std"))
-    return ImageInputs(
-        int(input_size or size), mean, std, "bilinear" if said.get("resample") == 2 else "bicubic"
-    )
+    mode = "bilinear" if said.get("resample") == 2 else "bicubic"
+    return ImageInputs(int(input_size or size), mean, std, mode)
 
 # %% ../../nbs/05_models/03_loading.ipynb #59bbdb311c014d738909a11f9e486628
 def _efficientnet_lite(name: str, input_size: int | None, random_state: int | None) -> Backbone:
@@ -297,10 +281,8 @@ def _efficientnet_lite(name: str, input_size: int | None, random_state: int | No
     from timm.data import ImageNetInfo
 
     architecture, info = INSTALLED[name]["architecture"], ImageNetInfo()
-    cfg = timm.get_pretrained_cfg(architecture).to_dict() | {
-        "mean": (127 / 255,) * 3,
-        "std": (128 / 255,) * 3,
-    }
+    cfg = timm.get_pretrained_cfg(architecture).to_dict()
+    cfg |= {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
     names = [info.index_to_description(i) for i in range(1000)]
     config = {"architecture": architecture, "pretrained_cfg": cfg, "num_classes": 1000, "label_names": names}
     tensors = None

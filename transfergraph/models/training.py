@@ -18,30 +18,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
+from .backbone import Backbone, to_device
+from .dataset_embedding import linear_layers
 from ..run.files import checked, checksum
 
 if TYPE_CHECKING:
     import torch
-
-    from transfergraph.models.backbone import Backbone
 
 # %% ../../nbs/05_models/05_training.ipynb #869c2cd1
 FINETUNE_METHODS = ("full", "lora", "linear")
 SCHEDULES = ("cosine", "linear")
 AUGMENTATIONS = ("none", "shift", "flip", "shift-flip")
 
-_WHOLE, _SHARE = "a whole number of 1 or more", "a number from 0 to less than 1"
-_Count = Annotated[int, Field(ge=1, description=_WHOLE)]
-_CountOrNone = Annotated[int | None, Field(ge=1, description=_WHOLE)]
-_Share = Annotated[int | float, Field(ge=0, lt=1, description=_SHARE)]
-_ShareOrNone = Annotated[int | float | None, Field(ge=0, lt=1, description=_SHARE)]
-_Number = Annotated[int | float, Field(description="a number")]
-_NumberOrNone = Annotated[int | float | None, Field(description="a number")]
-_Names = Annotated[
-    tuple[str, ...],
-    Field(strict=False, description="names"),
-    BeforeValidator(lambda names: (names,) if isinstance(names, str) else names),
-]
+_number = Field(description="a number")
+_count = Field(ge=1, description="a whole number of 1 or more")
+_share = Field(ge=0, lt=1, description="a number from 0 to less than 1")
+_names = Field(strict=False, description="names")
+_Count, _CountOrNone = Annotated[int, _count], Annotated[int | None, _count]
+_Share, _ShareOrNone = Annotated[int | float, _share], Annotated[int | float | None, _share]
+_Number, _NumberOrNone = Annotated[int | float, _number], Annotated[int | float | None, _number]
+_as_names = BeforeValidator(lambda names: (names,) if isinstance(names, str) else names)
+_Names = Annotated[tuple[str, ...], _names, _as_names]
 
 
 def _one_of(known):
@@ -60,9 +57,7 @@ class Settings:
     weight_decay: _Number = 0.01  # of matrices and filters; biases and scales have none
     warmup: _Share = 0.1  # share of the steps in which the rate rises from zero
     schedule: _one_of(SCHEDULES) = "cosine"  # how it falls to zero afterwards
-    patience: _CountOrNone = (
-        None  # stop after so many epochs without a better validation accuracy, keep the best
-    )
+    patience: _CountOrNone = None  # stop after so many epochs without a better validation accuracy; keep it
     validation_share: _Share = 0.0  # of the training items, set aside class by class; in [0, 1)
     clip: _NumberOrNone = 1.0  # longest gradient; None for no limit
     freeze: _Names = ()  # parts of parameter names that stay as they are, such as "embeddings"
@@ -74,9 +69,8 @@ class Settings:
 
     def __post_init__(self):
         if self.method == "linear" and self.augment != "none":
-            raise ValueError(
-                f"augment is {self.augment!r}; expected 'none' where only a head is trained on features"
-            )
+            expected = "expected 'none' where only a head is trained on features"
+            raise ValueError(f"augment is {self.augment!r}; {expected}")
 
     @property
     def key(self) -> str:  # 12 hex digits
@@ -101,9 +95,7 @@ def shift_images(
     return images
 
 
-def flip_images(
-    images: "torch.Tensor",  # (n, channels, height, width)
-) -> "torch.Tensor":  # same shape
+def flip_images(images: "torch.Tensor") -> "torch.Tensor":  # (n, channels, height, width)
     "Mirror each image, left to right, with a chance of one half."
     import torch
 
@@ -111,12 +103,8 @@ def flip_images(
     return torch.where(chosen[:, None, None, None], images.flip(3), images)
 
 
-AUGMENT: dict[str, Callable | None] = {
-    "none": None,
-    "shift": shift_images,
-    "flip": flip_images,
-    "shift-flip": lambda images: flip_images(shift_images(images)),
-}
+AUGMENT: dict[str, Callable | None] = {"none": None, "shift": shift_images, "flip": flip_images}
+AUGMENT["shift-flip"] = lambda images: flip_images(shift_images(images))
 
 # %% ../../nbs/05_models/05_training.ipynb #a586506c
 def rate_at(
@@ -139,12 +127,12 @@ KEEP = 2**30  # bytes of prepared items to keep at most
 class Inputs:
     "The items of one split as a backbone takes them; call with an index to get a batch on the device."
 
-    def __init__(self, backbone: "Backbone", items: Sequence, device: "torch.device"):
+    def __init__(self, backbone: Backbone, items: Sequence, device: "torch.device"):
         self.prepare, self.items, self.device = backbone.prepare, items, device
         self.whole, self.lengths = None, None
         first = backbone.prepare(items[:1])
         if isinstance(first, dict):
-            self.whole = {name: value.to(device) for name, value in backbone.prepare(items).items()}
+            self.whole = to_device(backbone.prepare(items), device)
             self.lengths = self.whole["attention_mask"].sum(1).cpu().numpy()
         elif first.nbytes * len(items) <= KEEP:
             self.whole = first.new_empty((len(items), *first.shape[1:]), device=device)
@@ -189,69 +177,45 @@ def batches(
     return parts
 
 # %% ../../nbs/05_models/05_training.ipynb #5de63f2c
-def trainable(
-    body: "torch.nn.Module",
-    settings: Settings,
-) -> "torch.nn.Module":  # the body, with LoRA layers where asked for
+def trainable(body: "torch.nn.Module", settings: Settings) -> "torch.nn.Module":
     "Mark the weights that learn, add LoRA layers, set the dropout; raises `ValueError` where none is left."
     import torch
-    from torch.nn import Conv2d, Linear
+
+    def frozen(name):
+        return any(part in name for part in settings.freeze)
 
     names = [name for name, _ in body.named_parameters()]
-    if settings.freeze and not any(part in name for part in settings.freeze for name in names):
-        wanted = ", ".join(map(repr, settings.freeze))
-        raise ValueError(
-            f"freeze names {wanted}, which no parameter holds; there are {', '.join(names[:4])} and more"
-        )
+    if settings.freeze and not any(map(frozen, names)):
+        wanted, there = ", ".join(map(repr, settings.freeze)), ", ".join(names[:4])
+        raise ValueError(f"freeze names {wanted}, which no parameter holds; there are {there} and more")
     if settings.dropout is not None:
         for module in body.modules():
             if isinstance(module, torch.nn.modules.dropout._DropoutNd):
                 module.p = settings.dropout
-            for field in (
-                "dropout_prob",
-                "attention_dropout",
-                "attn_drop_p",
-            ):  # of attention without a module for it
+            for field in ("dropout_prob", "attention_dropout", "attn_drop_p"):  # where there is no module
                 if isinstance(getattr(module, field, None), float):
                     setattr(module, field, settings.dropout)
     if settings.method == "lora":
         from peft import LoraConfig, LoraModel
 
-        inside = {
-            id(m)
-            for outer in body.modules()
-            if isinstance(outer, torch.nn.MultiheadAttention)
-            for m in outer.modules()
-        }
-        layers = [
-            name
-            for name, m in body.named_modules()
-            if (type(m) in (Linear, Conv2d) or type(m).__name__ == "Conv1D")
-            and getattr(m, "groups", 1) == 1
-            and id(m) not in inside
-            and not any(part in name for part in settings.freeze)
-        ]
+        whole = [name for name, m in linear_layers(body).items() if getattr(m, "groups", 1) == 1]
+        layers = [name for name in whole if not frozen(name)]
         if not layers:
-            raise ValueError(
-                "method is 'lora'; expected a model with linear or convolutional layers to adapt"
-            )
+            expected = "expected a model with linear or convolutional layers to adapt"
+            raise ValueError(f"method is 'lora'; {expected}")
         config = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=layers)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about layers that are transposed, which peft handles itself
             return LoraModel(body, config, "default")
     for name, parameter in body.named_parameters():
-        parameter.requires_grad_(not any(part in name for part in settings.freeze))
+        parameter.requires_grad_(not frozen(name))
     if not any(parameter.requires_grad for parameter in body.parameters()):
         raise ValueError("freeze holds every parameter; expected some to learn, or method 'linear'")
     return body
 
 
-def optimiser(
-    body: "torch.nn.Module",
-    head: "torch.nn.Module",
-    settings: Settings,
-) -> "torch.optim.AdamW":  # groups carry their highest rate as "peak"
-    "AdamW with a rate for the head and one for the rest; only matrices and filters decay."
+def optimiser(body: "torch.nn.Module", head: "torch.nn.Module", settings: Settings) -> "torch.optim.AdamW":
+    "AdamW with a highest rate (`peak`) for the head and for the rest; only matrices and filters decay."
     import torch
 
     groups = []
@@ -271,10 +235,8 @@ def seeded(random_state: int, device: "torch.device") -> Iterator[None]:
 
     gpu = device.type == "cuda"
     before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    strict, warn = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    strict = torch.are_deterministic_algorithms_enabled()
+    warn = torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng(devices=[device] if gpu else []):
         torch.manual_seed(random_state)
         try:

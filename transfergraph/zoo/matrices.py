@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import cdist, pdist, squareform
 
 from .tables import Zoo
 
@@ -32,29 +32,19 @@ def accuracy_pairs(
     return rows.groupby(["model", "dataset"], as_index=False)["accuracy"].mean()
 
 
-def accuracy_matrix(
-    zoo: Zoo,
-    method: str = "full",  # which kind of fine-tuning; one of `METHODS`
-    quality: Iterable[str] | None = ("ok",),  # keep records of these qualities; None keeps all
-) -> pd.DataFrame:  # (models, datasets) that have records, accuracy in [0, 1] or NaN
-    "Mean fine-tuned accuracy by model and dataset."
+def accuracy_matrix(zoo: Zoo, method: str = "full", quality: Iterable[str] | None = ("ok",)) -> pd.DataFrame:
+    "`accuracy_pairs` as (models, datasets) that have records, NaN where a pair has none."
     return accuracy_pairs(zoo, method, quality).pivot(index="model", columns="dataset", values="accuracy")
 
 
-def score_matrix(
-    zoo: Zoo,
-    metric: str,  # name in the `metric` column, such as "LogME"
-) -> pd.DataFrame:  # (models, datasets), NaN where there is no score
-    "One transferability score by model and dataset."
+def score_matrix(zoo: Zoo, metric: str) -> pd.DataFrame:  # (models, datasets), NaN where there is no score
+    "One transferability score, such as LogME, by model and dataset."
     rows = zoo.scores[zoo.scores["metric"] == metric]
     return rows.pivot_table(index="model", columns="dataset", values="score", aggfunc="mean")
 
 
-def distance_matrix(
-    zoo: Zoo,
-    method: str = "domain_similarity",  # which way to measure
-) -> pd.DataFrame:  # square and symmetric, zero diagonal, NaN where no distance is known
-    "Distance between datasets; from the embeddings (Euclidean) where no distances are listed."
+def distance_matrix(zoo: Zoo, method: str = "domain_similarity") -> pd.DataFrame:  # square, zero diagonal
+    "Distances of datasets, NaN where unknown; of their embeddings (Euclidean) where none are listed."
     rows = zoo.distances[zoo.distances["method"] == method]
     if len(rows):
         known = {*rows["dataset"], *rows["other"]}
@@ -68,17 +58,13 @@ def distance_matrix(
     rows = zoo.embeddings[zoo.embeddings["method"] == method]
     if rows.empty:
         return pd.DataFrame(dtype=float)
-    from scipy.spatial.distance import pdist, squareform
 
     vectors = np.stack([np.asarray(v, float) for v in rows["vector"]])
     names = rows["dataset"].tolist()
     return pd.DataFrame(squareform(pdist(vectors)), names, names)
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #7623eae2785240b9bd12b16a66d81610
-def hide_target(
-    zoo: Zoo,
-    target: str,  # dataset to be predicted
-) -> Zoo:  # the zoo as it would be had nobody fine-tuned on the target
+def hide_target(zoo: Zoo, target: str) -> Zoo:  # as it would be had nobody fine-tuned on the target
     "Remove every record of the target; raises `ValueError` where the zoo does not know it."
     if target not in set(zoo.datasets["dataset"]):
         known = ", ".join(zoo.targets) or "none"
@@ -86,18 +72,14 @@ def hide_target(
     return replace(zoo, records=zoo.records[zoo.records["dataset"] != target].reset_index(drop=True))
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #938c804e27f84196a10c8828c723f798
-def min_max(
-    values: pd.DataFrame,  # (models, datasets), NaN where unknown
-) -> pd.DataFrame:  # same shape, each column in [0, 1]; all NaN where a column has no spread
-    "Scale each column to [0, 1]."
-    low, spread = values.min(), values.max() - values.min()
-    return (values - low) / spread.where(spread > 0)
+def min_max(values: pd.DataFrame) -> pd.DataFrame:  # same shape; all NaN where a column has no spread
+    "Scale each column to [0, 1]; NaN stays."
+    spread = values.max() - values.min()
+    return (values - values.min()) / spread.where(spread > 0)
 
 
-def z_score(
-    values: pd.DataFrame,  # (models, datasets), NaN where unknown
-) -> pd.DataFrame:  # same shape, each column with mean 0 and standard deviation 1; all NaN without spread
-    "Standardise each column (sample standard deviation)."
+def z_score(values: pd.DataFrame) -> pd.DataFrame:  # same shape; all NaN where a column has no spread
+    "Give each column the mean 0 and the (sample) standard deviation 1; NaN stays."
     return (values - values.mean()) / values.std().where(values.max() > values.min())
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #b43b363d81ae4b689946ece5c682cd59
@@ -122,9 +104,7 @@ def subsample_records(
     return replace(zoo, records=records.reset_index(drop=True))
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #c3933fab20d04ec698c2621248eb3be0
-def domain_embedding(
-    features: np.ndarray,  # (n, d), of a probe
-) -> np.ndarray:  # (d,), float64
+def domain_embedding(features: np.ndarray) -> np.ndarray:  # (n, d), of a probe -> (d,), float64
     "Mean feature; raises `ValueError` where a feature is not a number."
     features = np.asarray(features)
     if features.ndim != 2 or not len(features):
@@ -153,9 +133,7 @@ def task_distance(
     share, other = (np.divide(x, total, out=np.zeros_like(total), where=total > 0) for x in (first, second))
     lengths = np.linalg.norm(share, axis=-1) * np.linalg.norm(other, axis=-1)
     products = (share * other).sum(-1)
-    alike = np.where(
-        total.any(axis=-1), 0.0, 1.0
-    )  # if there is no length: two zeros are alike, zero and another aren't
+    alike = np.where(total.any(axis=-1), 0.0, 1.0)  # no lengths: zeros are alike, zero and another aren't
     return 1 - np.divide(products, lengths, out=alike, where=lengths > 0)
 
 
@@ -170,33 +148,28 @@ def distances(
         vectors = dict(zip(vectors.index, vectors.to_numpy(float)))
     names, rows = list(vectors), [np.asarray(v, float) for v in vectors.values()]
     for name, row in zip(names, rows):
+        wrong = None
         if row.shape != rows[0].shape or row.ndim != 1:
-            raise ValueError(
-                f"the vector of {name!r} has shape {row.shape}; expected {rows[0].shape} as {names[0]!r} has"
-            )
-        if not np.isfinite(row).all():
-            raise ValueError(f"the vector of {name!r} holds NaN or infinity; expected finite numbers")
-        if method == "task2vec" and (row < 0).any():
-            raise ValueError(
-                f"the vector of {name!r} is negative somewhere; expected Fisher informations, 0 or more"
-            )
-        if method == "correlation" and np.ptp(row) <= 1e-12 * np.abs(row).max():
-            raise ValueError(f"the vector of {name!r} is constant; expected one with a correlation")
-        if method == "cosine" and not row.any():
-            raise ValueError(f"the vector of {name!r} is zero; expected one with a direction")
+            wrong = f"has shape {row.shape}; expected {rows[0].shape} as {names[0]!r} has"
+        elif not np.isfinite(row).all():
+            wrong = "holds NaN or infinity; expected finite numbers"
+        elif method == "task2vec" and (row < 0).any():
+            wrong = "is negative somewhere; expected Fisher informations, 0 or more"
+        elif method == "correlation" and np.ptp(row) <= 1e-12 * np.abs(row).max():
+            wrong = "is constant; expected one with a correlation"
+        elif method == "cosine" and not row.any():
+            wrong = "is zero; expected one with a direction"
+        if wrong:
+            raise ValueError(f"the vector of {name!r} {wrong}")
     i, j = np.triu_indices(len(names), 1)
-    if len(i) == 0:
-        values = np.zeros(0)
-    elif method == "task2vec":
+    values, names = np.zeros(0), np.array(names, object)
+    if len(i):
         table = np.stack(rows)
-        values = np.concatenate([task_distance(table[k], table[k + 1 :]) for k in range(len(names) - 1)])
-    else:
-        values = pdist(np.stack(rows), method)
-    pairs = {
-        "dataset": np.array(names, object)[i],
-        "other": np.array(names, object)[j],
-        "method": DISTANCE_NAMES[method],
-    }
+        if method == "task2vec":
+            values = np.concatenate([task_distance(table[k], table[k + 1 :]) for k in range(len(table) - 1)])
+        else:
+            values = pdist(table, method)
+    pairs = {"dataset": names[i], "other": names[j], "method": DISTANCE_NAMES[method]}
     return pd.DataFrame(pairs | {"distance": np.maximum(values, 0.0)})
 
 
@@ -207,40 +180,30 @@ def distances_to(
 ) -> pd.Series:  # dataset -> distance
     "Distance of one more dataset from others; raises `ValueError` where it has none, as from a constant."
     distances({"the new one": vector}, method)
-    table = np.stack([np.asarray(v, float) for v in vectors.values()])
+    vector, table = np.asarray(vector, float), np.stack([np.asarray(v, float) for v in vectors.values()])
     if method == "task2vec":
-        found = task_distance(np.asarray(vector, float), table)
+        found = task_distance(vector, table)
     else:
-        found = cdist(np.asarray(vector, float)[None], table, method)[0]
+        found = cdist(vector[None], table, method)[0]
     if wrong := [name for name, gap in zip(vectors, found) if not np.isfinite(gap)]:
-        raise ValueError(
-            f"the vector of {wrong[0]!r} has no distance by {method}; expected finite, unequal numbers"
-        )
+        lacks = f"has no distance by {method}; expected finite, unequal numbers"
+        raise ValueError(f"the vector of {wrong[0]!r} {lacks}")
     return pd.Series(np.maximum(found, 0.0), list(vectors))
 
 
-def embeddings(
-    vectors: "Mapping[str, np.ndarray]",  # dataset -> (d,)
-    method: str = "domain_similarity",  # a name in the zoo
-) -> pd.DataFrame:  # the zoo's `embeddings`: dataset, method, vector
-    "The vectors as a table of the zoo."
+def embeddings(vectors: Mapping[str, np.ndarray], method: str = "domain_similarity") -> pd.DataFrame:
+    "The zoo's `embeddings` (dataset, method, vector) from a vector of each dataset."
     rows = [(name, method, np.asarray(vector, float).tolist()) for name, vector in vectors.items()]
     return pd.DataFrame(rows, columns=["dataset", "method", "vector"])
 
 
-def with_probe(
-    table: pd.DataFrame,  # the zoo's `embeddings`
-    probe: Mapping,  # how `load_backbone` is called to get the probe: `spec`, `input_size`, ...
-) -> pd.DataFrame:  # with a column `probe`
+def with_probe(table: pd.DataFrame, probe: Mapping) -> pd.DataFrame:  # probe: arguments of `load_backbone`
     "Note which probe made the embeddings, so that a new dataset can be seen with the same eyes."
     return table.assign(probe=json.dumps(dict(probe), sort_keys=True))
 
 
-def probe_of(
-    zoo: Zoo,
-    method: str = "domain_similarity",  # a name in the zoo
-) -> dict | None:  # how `load_backbone` is called; None where the zoo does not say
-    "The probe that made the embeddings of a zoo."
+def probe_of(zoo: Zoo, method: str = "domain_similarity") -> dict | None:  # None where the zoo does not say
+    "How `load_backbone` is called to get the probe that made the embeddings of a zoo."
     rows = zoo.embeddings[zoo.embeddings["method"] == method]
     if rows.empty or "probe" not in rows or pd.isna(rows["probe"].iloc[0]):
         return None
@@ -261,17 +224,13 @@ class DatasetDescription:
     scores: pd.DataFrame | None = None  # columns model, metric, score
 
 
-def check_new(
-    zoo: Zoo,
-    new: DatasetDescription,
-) -> None:
+def check_new(zoo: Zoo, new: DatasetDescription) -> None:
     "Raise `ValueError` where a new dataset has a name that is taken, or a modality that no model has."
     if new.name in set(zoo.datasets["dataset"]):
         raise ValueError(f"dataset {new.name!r} is in the zoo already; expected another name")
     if new.modality not in (known := sorted(zoo.models["modality"].unique())):
-        raise ValueError(
-            f"{new.name}: a dataset of modality {new.modality!r}; the zoo's models: {', '.join(known)}"
-        )
+        about = f"a dataset of modality {new.modality!r}; the zoo's models: {', '.join(known)}"
+        raise ValueError(f"{new.name}: {about}")
 
 
 def _own_vector(zoo, new, distance):
@@ -279,22 +238,16 @@ def _own_vector(zoo, new, distance):
     rows = zoo.embeddings[zoo.embeddings["method"] == distance.partition(":")[0]]
     vectors = {d: np.asarray(v, float) for d, v in zip(rows["dataset"], rows["vector"], strict=True)}
     if not vectors:
-        raise ValueError(
-            f"the zoo has no embeddings by {distance!r}; expected the dataset's distances instead"
-        )
+        expected = "expected the dataset's distances instead"
+        raise ValueError(f"the zoo has no embeddings by {distance!r}; {expected}")
     own, size = np.asarray(new.embedding, float), len(next(iter(vectors.values())))
     if own.shape != (size,) or not np.isfinite(own).all():
-        raise ValueError(
-            f"{new.name}: embedding of shape {own.shape}; expected {size} finite numbers, as of the zoo"
-        )
+        expected = f"expected {size} finite numbers, as of the zoo"
+        raise ValueError(f"{new.name}: embedding of shape {own.shape}; {expected}")
     return own, vectors
 
 
-def distances_of(
-    zoo: Zoo,
-    new: DatasetDescription,
-    distance: str = "domain_similarity",  # which way to measure
-) -> dict[str, float]:  # dataset of the zoo -> distance, as far as known
+def distances_of(zoo: Zoo, new: DatasetDescription, distance: str = "domain_similarity") -> dict[str, float]:
     "How far a new dataset lies from those of a zoo; raises `ValueError` where its embedding does not fit."
     found = dict(new.distances or {})
     if new.embedding is None:
@@ -305,32 +258,22 @@ def distances_of(
     return found | distances_to(own, vectors, way).to_dict()
 
 
-def extend(
-    zoo: Zoo,
-    new: DatasetDescription,
-    distance: str = "domain_similarity",  # which way to measure
-) -> Zoo:  # with the dataset as a target
-    """The zoo with a dataset more.
-
-    Raises `ValueError` where the name is taken, the modality is another, or the embedding does not fit."""
+def extend(zoo: Zoo, new: DatasetDescription, distance: str = "domain_similarity") -> Zoo:
+    "The zoo with a target more; raises `ValueError` where its name, modality or embedding does not fit."
     check_new(zoo, new)
     row = {"dataset": new.name, "modality": new.modality, "role": "target"}
     row |= {"n_samples": new.n_samples, "n_classes": new.n_classes, "majority_share": new.majority_share}
-    tables = {"datasets": pd.concat([zoo.datasets, pd.DataFrame([row])], ignore_index=True)}
-    pairs = []
+    more = {"datasets": pd.DataFrame([row])}
     if new.embedding is not None and not (zoo.distances["method"] == distance).any():
         own = _own_vector(zoo, new, distance)[0]  # distances are those between the embeddings
-        row = pd.DataFrame({"dataset": [new.name], "method": distance, "vector": [own]})
-        tables["embeddings"] = pd.concat([zoo.embeddings, row], ignore_index=True)
-        pairs = [(new.name, other, distance, gap) for other, gap in (new.distances or {}).items()]
+        more["embeddings"] = pd.DataFrame({"dataset": [new.name], "method": distance, "vector": [own]})
+        gaps = new.distances or {}
     else:
-        pairs = [(new.name, other, distance, gap) for other, gap in distances_of(zoo, new, distance).items()]
-    if pairs:
-        columns = ["dataset", "other", "method", "distance"]
-        tables["distances"] = pd.concat(
-            [zoo.distances, pd.DataFrame(pairs, columns=columns)], ignore_index=True
-        )
+        gaps = distances_of(zoo, new, distance)
+    if gaps:
+        rows = pd.DataFrame(gaps.items(), columns=["other", "distance"])
+        more["distances"] = rows.assign(dataset=new.name, method=distance)
     if new.scores is not None:
-        scores = new.scores.assign(dataset=new.name)
-        tables["scores"] = pd.concat([zoo.scores, scores], ignore_index=True)
-    return replace(zoo, **tables).validate()
+        more["scores"] = new.scores.assign(dataset=new.name)
+    joined = {t: pd.concat([getattr(zoo, t), rows], ignore_index=True) for t, rows in more.items()}
+    return replace(zoo, **joined).validate()

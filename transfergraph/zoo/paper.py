@@ -27,10 +27,10 @@ COMMIT = "0458aff3ae6832926bed0bac515f243f99a98df0"  # of github.com/TransferGra
 FOLDERS = {"image": "image_classification", "text": "sequence_classification"}
 TARGETS = {  # the eight datasets a modality that the study predicts for, in the order of its tables
     "image": "stanfordcars svhn caltech101 pets cifar100 flowers smallnorb_label_elevation dtd".split(),
-    "text": (
-        "rotten_tomatoes tweet_eval/irony tweet_eval/sentiment tweet_eval/offensive "
-        "glue/cola glue/sst2 tweet_eval/hate tweet_eval/emotion"
-    ).split(),
+    "text": [
+        *("rotten_tomatoes", "tweet_eval/irony", "tweet_eval/sentiment", "tweet_eval/offensive"),
+        *("glue/cola", "glue/sst2", "tweet_eval/hate", "tweet_eval/emotion"),
+    ],
 }
 DATASET_ALIASES = {  # name in the table of datasets -> name everywhere else
     "glut/qqp": "glue/qqp",
@@ -42,29 +42,16 @@ DATASET_ALIASES = {  # name in the table of datasets -> name everywhere else
 N_CLASSES = {"flowers": 102, "tweet_eval/offensive": 2, "food101": 101}
 # Share of the largest class among the labels that accuracies were measured on: counts in the validation
 # labels of TweetEval (Barbieri et al., 2020) and GLUE (Wang et al., 2018); the others are balanced.
-LARGEST = {
-    "rotten_tomatoes": 0.5,
-    "tweet_eval/irony": 499 / 955,
-    "tweet_eval/sentiment": 869 / 2000,
-    "tweet_eval/offensive": 865 / 1324,
-    "glue/cola": 721 / 1043,
-    "glue/sst2": 444 / 872,
-    "tweet_eval/hate": 573 / 1000,
-    "tweet_eval/emotion": 160 / 374,
-    "ag_news": 1 / 4,
-    "dbpedia_14": 1 / 14,
-}
-PAPER_SCORES = {
-    "LOG_ME": "LogME",
-    "REG_H_SCORE": "H-score",
-}  # the published H-scores are the regularised ones
+LARGEST = {"rotten_tomatoes": 1 / 2, "ag_news": 1 / 4, "dbpedia_14": 1 / 14}
+LARGEST |= {"glue/cola": 721 / 1043, "glue/sst2": 444 / 872, "tweet_eval/irony": 499 / 955}
+LARGEST |= {"tweet_eval/sentiment": 869 / 2000, "tweet_eval/offensive": 865 / 1324}
+LARGEST |= {"tweet_eval/hate": 573 / 1000, "tweet_eval/emotion": 160 / 374}
+PAPER_SCORES = {"LOG_ME": "LogME", "REG_H_SCORE": "H-score"}  # published H-scores are the regularised ones
 REPORT = ["file", "line", "action", "reason", "content"]  # columns of the import report
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #d55cea35
-def dataset_name(
-    published: str,  # as it stands in the authors' files: a name, or a Python list of labels as text
-) -> str | None:  # name in the zoo, None where there is none
-    "One spelling for a dataset's name."
+def dataset_name(published: str) -> str | None:  # None where there is none
+    "One spelling for what the authors' files have: a dataset's name, or a Python list of labels as text."
     name = str(published).strip()
     if name.startswith("["):
         name = ", ".join(ast.literal_eval(name))
@@ -79,21 +66,19 @@ def read_rows(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the authors' folder resources/experiments")
-    rows, lines, report = [], [], []
+    rows, report = {}, []
     with open(path, newline="", encoding="utf-8") as f:
         reader = csv.reader(f)
         header = next(reader, [])
         for row in reader:
             fits = len(header) - spare <= len(row) <= len(header)
             if fits:
-                rows.append(row + [""] * (len(header) - len(row)))
-                lines.append(reader.line_num)
+                rows[reader.line_num] = row + [""] * (len(header) - len(row))
             if len(row) != len(header):
-                action = "corrected" if fits else "dropped"
-                reason = f"{len(row)} fields, expected {len(header)}"
-                reason += "; the last left empty" if fits else ""
+                action, note = ("corrected", "; the last left empty") if fits else ("dropped", "")
+                reason = f"{len(row)} fields, expected {len(header)}{note}"
                 report.append([path.name, reader.line_num, action, reason, ",".join(row)])
-    frame = pd.DataFrame(rows, columns=header, index=lines, dtype=object)
+    frame = pd.DataFrame(rows.values(), columns=header, index=list(rows), dtype=object)
     return frame.drop(columns=[c for c in header if not c]), pd.DataFrame(report, columns=REPORT)
 
 
@@ -104,101 +89,90 @@ def set_apart(
     action: str = "dropped",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # rows without a reason, report of the rows with one
     "Split rows by whether something is wrong with them."
-    wrong = reasons != ""
-    bad = rows[wrong]
+    bad = rows[reasons != ""]
     content = bad.astype(str).agg(",".join, axis=1) if len(bad) else []
-    report = {"file": name, "line": bad.index, "action": action, "reason": reasons[wrong], "content": content}
-    return rows[~wrong], pd.DataFrame(report, columns=REPORT).reset_index(drop=True)
+    report = {"file": name, "line": bad.index, "action": action, "reason": reasons[bad.index]}
+    report = pd.DataFrame(report | {"content": content}, columns=REPORT)
+    return rows[reasons == ""], report.reset_index(drop=True)
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #9e02ade1
 def _number(column):
     return pd.to_numeric(column.replace("", np.nan), errors="coerce")
 
 
-def read_paper_models(
-    folder: str | os.PathLike,  # one modality of the authors' folder
-    modality: str,  # "image" or "text"
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # the zoo's `models`, report
-    "Metadata of the models."
+def _reasons(rows, *wrong):
+    "Why each row cannot be used, the last of the reasons that hold, or an empty text."
+    reasons = pd.Series("", rows.index)
+    for rule, reason in wrong:
+        reasons = reasons.mask(rule, reason)
+    return reasons
+
+
+def read_paper_models(folder: str | os.PathLike, modality: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "The zoo's `models`, from one modality of the authors' folder, and a report."
     rows, report = read_rows(Path(folder) / "model_config_dataset.csv", spare=1)
-    trained_on = rows["labels" if modality == "image" else "dataset"]
-    models = pd.DataFrame(
-        {
-            "model": rows["model"],
-            "modality": modality,
-            "architecture": rows["architectures"].str.strip("[]'").replace("", None),
-            "family": rows["model_type"].replace("", None),
-            "n_params": _number(rows["number_of_parameters"]),
-            "input_size": _number(rows["input_shape"]) if "input_shape" in rows else np.nan,
-            "pretrained_on": trained_on.map(dataset_name),
-            "pretrained_accuracy": _number(rows["accuracy"]),
-            "source": "transformers",
-        }
-    )
-    return models.reset_index(drop=True), report
+    columns = {
+        "model": rows["model"],
+        "modality": modality,
+        "architecture": rows["architectures"].str.strip("[]'").replace("", None),
+        "family": rows["model_type"].replace("", None),
+        "n_params": _number(rows["number_of_parameters"]),
+        "input_size": _number(rows["input_shape"]) if "input_shape" in rows else np.nan,
+        "pretrained_on": rows["labels" if modality == "image" else "dataset"].map(dataset_name),
+        "pretrained_accuracy": _number(rows["accuracy"]),
+        "source": "transformers",
+    }
+    return pd.DataFrame(columns).reset_index(drop=True), report
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #979f7a59
-def read_records(
-    folder: str | os.PathLike,  # one modality of the authors' folder
-    models: pd.Series,  # models that the metadata knows
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # the zoo's `records`, report
-    "Fine-tuning runs, full and LoRA kept apart by `method`."
+def read_records(folder: str | os.PathLike, models: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "The zoo's `records` of models that the metadata knows, full and LoRA apart by `method`, and a report."
     rows, report = read_rows(Path(folder) / "records.csv")
     peft = rows.get("peft_method", pd.Series("", rows.index))
     task = rows.get("task_type", pd.Series("sequence_classification", rows.index))
     accuracy = _number(rows["eval_accuracy"])
-    reasons = pd.Series("", rows.index)
-    for wrong, reason in (
+    reasons = _reasons(
+        rows,
         (~accuracy.between(0, 1), "accuracy is missing or not between 0 and 1"),
         (~peft.isin(["", "lora"]), "peft_method " + peft.map(repr) + " is neither empty nor 'lora'"),
         (~rows["model"].isin(models), "model " + rows["model"].map(repr) + " is not in the metadata"),
         (task != "sequence_classification", "columns are shifted"),
-    ):
-        reasons = reasons.mask(wrong, reason)
-    good, apart = set_apart(rows, reasons, "records.csv")
-    column = {"epochs": "num_train_epochs", "learning_rate": "lr", "runtime_s": "train_runtime"}
-    column = {k: v if v in good else k for k, v in column.items()}
-    settings = ("epochs", "batch_size", "learning_rate", "runtime_s")
-    records = pd.DataFrame(
-        {
-            "model": good["model"],
-            "dataset": good["finetuned_dataset"].map(dataset_name),
-            "method": good.get("peft_method", pd.Series("", good.index)).replace("", "full"),
-            "accuracy": accuracy[good.index],
-            "seed": _number(good["seed"]) if "seed" in good else np.nan,
-            **{c: _number(good[column.get(c, c)]) for c in settings},
-        }
     )
-    return records.reset_index(drop=True), pd.concat([report, apart], ignore_index=True)
+    good, apart = set_apart(rows, reasons, "records.csv")
+    other = {"num_train_epochs": "epochs", "lr": "learning_rate", "train_runtime": "runtime_s"}
+    settings = good.rename(columns=other)[["epochs", "batch_size", "learning_rate", "runtime_s"]]
+    records = {
+        "model": good["model"],
+        "dataset": good["finetuned_dataset"].map(dataset_name),
+        "method": peft[good.index].replace("", "full"),
+        "accuracy": accuracy[good.index],
+        "seed": _number(good["seed"]) if "seed" in good else np.nan,
+        **settings.apply(_number),
+    }
+    return pd.DataFrame(records).reset_index(drop=True), pd.concat([report, apart], ignore_index=True)
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #aa726e32
-def read_scores(
-    folder: str | os.PathLike,  # one modality of the authors' folder
-    models: pd.Series,  # models that the metadata knows
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # the zoo's `scores`, report
-    "Transferability scores."
+def read_scores(folder: str | os.PathLike, models: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "The zoo's `scores` of models that the metadata knows, and a report."
     rows, report = read_rows(Path(folder) / "transferability_score_records.csv")
     metric = rows["metric"].str.split(".").str[-1]
     score = _number(rows["score"])
-    reasons = pd.Series("", rows.index)
-    for wrong, reason in (
+    reasons = _reasons(
+        rows,
         (rows.duplicated(["model", "target_dataset", "metric"]), "repeats an earlier line"),
         (~np.isfinite(score), "score " + rows["score"].map(repr) + " is not a finite number"),
         (~metric.isin(list(PAPER_SCORES)), "metric " + metric.map(repr) + " is unknown"),
         (~rows["model"].isin(models), "model " + rows["model"].map(repr) + " is not in the metadata"),
-    ):
-        reasons = reasons.mask(wrong, reason)
-    good, apart = set_apart(rows, reasons, "transferability_score_records.csv")
-    scores = pd.DataFrame(
-        {
-            "model": good["model"],
-            "dataset": good["target_dataset"].map(dataset_name),
-            "metric": metric[good.index].map(PAPER_SCORES),
-            "score": score[good.index],
-            "runtime_s": _number(good["runtime"]),
-        }
     )
-    return scores.reset_index(drop=True), pd.concat([report, apart], ignore_index=True)
+    good, apart = set_apart(rows, reasons, "transferability_score_records.csv")
+    scores = {
+        "model": good["model"],
+        "dataset": good["target_dataset"].map(dataset_name),
+        "metric": metric[good.index].map(PAPER_SCORES),
+        "score": score[good.index],
+        "runtime_s": _number(good["runtime"]),
+    }
+    return pd.DataFrame(scores).reset_index(drop=True), pd.concat([report, apart], ignore_index=True)
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #58474d63
 DISTANCES = {  # method -> file, by modality
@@ -213,20 +187,17 @@ DISTANCES = {  # method -> file, by modality
 }
 
 
-def read_distances(
-    folder: str | os.PathLike,  # one modality of the authors' folder
-    modality: str,  # "image" or "text"
-) -> pd.DataFrame:  # the zoo's `distances`, each pair once
-    "Distances between datasets, for each method whose file is there."
+def read_distances(folder: str | os.PathLike, modality: str) -> pd.DataFrame:
+    "The zoo's `distances`, each pair once, for each method whose file is there."
     tables = []
     for method, files in DISTANCES.items():
         path = Path(folder) / files[modality]
         if method != "domain_similarity" and not path.exists():
             continue
         matrix = pd.read_csv(path, index_col=0)
-        names = [dataset_name(name) for name in matrix.columns]
+        names = np.array([dataset_name(name) for name in matrix.columns])
         i, j = np.triu_indices(len(names), k=1)
-        pairs = {"dataset": np.array(names)[i], "other": np.array(names)[j], "method": method}
+        pairs = {"dataset": names[i], "other": names[j], "method": method}
         tables.append(pd.DataFrame(pairs | {"distance": matrix.to_numpy(float)[i, j]}))
     return pd.concat(tables, ignore_index=True)
 
@@ -238,24 +209,16 @@ def read_datasets(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the zoo's `datasets`, report of corrected class counts
     "Datasets with their sizes and roles."
     rows, report = read_rows(Path(folder) / "target_dataset_features.csv")
-    table = pd.DataFrame(
-        {
-            "dataset": rows["finetune_dataset"].map(dataset_name),
-            "modality": modality,
-            "n_samples": _number(rows["size"]),
-            "n_classes": _number(rows["number_of_classes"]),
-        }
-    )
+    table = pd.DataFrame({"dataset": rows["finetune_dataset"].map(dataset_name), "modality": modality})
+    table["n_samples"], table["n_classes"] = _number(rows["size"]), _number(rows["number_of_classes"])
     right = table["dataset"].map(N_CLASSES)
     wrong = right.notna() & (right != table["n_classes"])
     reasons = ("number_of_classes is really " + right.astype("Int64").astype(str)).where(wrong, "")
     _, corrected = set_apart(rows, reasons, "target_dataset_features.csv", action="corrected")
     table["n_classes"] = right.fillna(table["n_classes"])
-    known = set(table["dataset"])
-    others = [name for name in dict.fromkeys(names) if name not in known]
-    others = pd.DataFrame({"dataset": others, "modality": modality})
+    others = pd.DataFrame({"dataset": list(dict.fromkeys(names)), "modality": modality})
     others["n_classes"] = others["dataset"].map(N_CLASSES)
-    table = pd.concat([table, others], ignore_index=True)
+    table = pd.concat([table, others[~others["dataset"].isin(table["dataset"])]], ignore_index=True)
     table["majority_share"] = table["dataset"].map(LARGEST)
     targets = TARGETS[modality]
     table["role"] = np.where(table["dataset"].isin(targets), "target", "source")
@@ -286,24 +249,13 @@ def read_paper(
     records, r_records = read_records(folder, models["model"])
     scores, r_scores = read_scores(folder, models["model"])
     distances = read_distances(folder, modality)
-    names = [
-        *records["dataset"],
-        *scores["dataset"],
-        *distances["dataset"],
-        *distances["other"],
-        *models["pretrained_on"].dropna(),
-    ]
-    datasets, r_datasets = read_datasets(folder, modality, names)
+    names = [*records["dataset"], *scores["dataset"], *distances["dataset"], *distances["other"]]
+    datasets, r_datasets = read_datasets(folder, modality, [*names, *models["pretrained_on"].dropna()])
     tables = {"models": models, "datasets": datasets, "records": records, "scores": scores}
     zoo = mark_chance(Zoo(**tables, distances=distances).validate())
     marked = zoo.records[zoo.records["quality"] != "ok"].groupby("dataset").size()
-    r_marked = pd.DataFrame(
-        [
-            ["records.csv", "", "marked", f"{n} records of {name!r} are at chance", name]
-            for name, n in marked.items()
-        ],
-        columns=REPORT,
-    )
+    why = [("records.csv", "", "marked", f"{n} records of {d!r} are at chance", d) for d, n in marked.items()]
+    r_marked = pd.DataFrame(why, columns=REPORT)
     reports = [r for r in (r_models, r_datasets, r_records, r_scores, r_marked) if len(r)]
     return zoo, pd.concat(reports, ignore_index=True) if reports else pd.DataFrame(columns=REPORT)
 
@@ -328,10 +280,8 @@ def paper_folder(
     for folder in (Path(source), Path(source) / "resources" / "experiments"):
         if all((folder / part).is_dir() for part in FOLDERS.values()):
             return folder
-    both = " and ".join(f"{part}/" for part in FOLDERS.values())
-    raise FileNotFoundError(
-        f"{source}: expected a folder that holds {both}, or resources/experiments with them"
-    )
+    both = " and ".join(f"{part}/" for part in FOLDERS.values()) + ", or resources/experiments with them"
+    raise FileNotFoundError(f"{source}: expected a folder that holds {both}")
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #72eea5119410473aa328ad9291626812
 def import_counts(
@@ -345,9 +295,7 @@ def import_counts(
     rows = []
     for name in (f"paper-{modality}" for modality in FOLDERS):
         zoo = Zoo.load(Path(out) / name)
-        rows += [
-            (name, kind, "", len(getattr(zoo, kind))) for kind in "models datasets records scores".split()
-        ]
+        rows += [(name, t, "", len(getattr(zoo, t))) for t in ("models", "datasets", "records", "scores")]
         reasons = report[report["zoo"] == name].groupby(["action", "reason"], sort=False).size()
         rows += [(name, action, reason, n) for (action, reason), n in reasons.items()]
     return pd.DataFrame(rows, columns=["zoo", "item", "reason", "rows"])
@@ -376,9 +324,7 @@ def read_rank_final(
     tables = []
     for target in targets:
         for path in sorted(Path(folder).glob(f"{target.replace('/', '_')}/*/results_1.0_128_0.csv")):
-            table = (
-                pd.read_csv(path).groupby("model", as_index=False)["score"].mean()
-            )  # one row per record there
+            table = pd.read_csv(path).groupby("model", as_index=False)["score"].mean()  # of a row a record
             tables.append(table.assign(target=target, method=variant_name(path.parent.name), seed=0))
     if not tables:
         expected = f"<target>/<variant>/results_1.0_128_0.csv for some of {', '.join(targets)}"
@@ -386,10 +332,8 @@ def read_rank_final(
     return pd.concat(tables, ignore_index=True)[["target", "method", "model", "score", "seed"]]
 
 
-def read_published(
-    folder: str | os.PathLike,  # the authors' `result_analysis`
-) -> pd.DataFrame:  # target, method, metric, value; not `average`, which is no plain mean
-    "The published tables of correlations, in long form."
+def read_published(folder: str | os.PathLike) -> pd.DataFrame:  # target, method, metric, value
+    "The authors' `result_analysis`, correlations, in long form; not `average`, which is no plain mean."
     files = {m: m for m in ("pearson", "spearman", "kendall")} | {"weighted_kendall": "w-kendall"}
     tables = []
     for metric, name in files.items():

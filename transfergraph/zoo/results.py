@@ -21,16 +21,7 @@ from .tables import MODALITIES, TABLES, Zoo, ZooError
 ABOUT_MODEL = ("architecture", "family", "n_params", "input_size", "pretrained_on", "pretrained_accuracy")
 ABOUT_DATASET = ("n_samples", "n_classes", "majority_share")
 COLUMN_ALIASES = {"dataset": "target", "pretrained_on": "source"}  # the paper's words
-_TEXT_COLUMNS = (
-    "model",
-    "dataset",
-    "architecture",
-    "family",
-    "pretrained_on",
-    "method",
-    "quality",
-    "modality",
-)
+_TEXT_COLUMNS = tuple("model dataset architecture family pretrained_on method quality modality".split())
 _NUMBER_COLUMNS = (
     *("accuracy", "seed", "epochs", "batch_size", "learning_rate", "runtime_s"),
     *("n_params", "input_size", "pretrained_accuracy", *ABOUT_DATASET),
@@ -43,14 +34,13 @@ def read_results(
     percent: bool = False,  # whether accuracies are per cent
 ) -> pd.DataFrame:  # columns of ours as far as there are any, then the others, index 0..n-1
     "Read a table of results; raises `ZooError` naming the file, the row and the column."
-    path, mapping = Path(path), dict(mapping or {})
+    path, mapping, ours_all = Path(path), dict(mapping or {}), (*_TEXT_COLUMNS, *_NUMBER_COLUMNS)
     table = _read(path)
     if repeated := table.columns[table.columns.duplicated()].tolist():
         raise ZooError(f"{path}: column {repeated[0]!r} appears twice; expected each column once")
     for ours, theirs in mapping.items():
-        if ours not in {*_TEXT_COLUMNS, *_NUMBER_COLUMNS}:
-            known = ", ".join((*_TEXT_COLUMNS, *_NUMBER_COLUMNS))
-            raise ZooError(f"{path}: nothing is called {ours!r}; expected one of {known}")
+        if ours not in ours_all:
+            raise ZooError(f"{path}: nothing is called {ours!r}; expected one of {', '.join(ours_all)}")
         if theirs not in table:
             raise ZooError(f"{path}: no column {theirs!r}; it has {', '.join(map(repr, table.columns[:20]))}")
     for ours, alias in COLUMN_ALIASES.items():
@@ -61,9 +51,7 @@ def read_results(
         raise ZooError(f"{path}: column {both}; expected one of the two")
     table = table.rename(columns={theirs: ours for ours, theirs in mapping.items()})
     for column in [c for c in _TEXT_COLUMNS if c in table]:
-        table[column] = table[column].map(
-            lambda v: None if pd.isna(v) or not str(v).strip() else str(v).strip()
-        )
+        table[column] = table[column].map(lambda v: None if pd.isna(v) else str(v).strip() or None)
     for column in [c for c in _NUMBER_COLUMNS if c in table]:
         table[column] = _numbers(table[column], path, column)
     if "model" not in table and {"architecture", "pretrained_on"} <= set(table):
@@ -72,23 +60,19 @@ def read_results(
         if column not in table:
             also = {"model": " (or architecture and source)", "dataset": " (or target)"}.get(column, "")
             names = ", ".join(map(repr, table.columns[:20]))
-            raise ZooError(
-                f"{path}: no column {column!r}{also}; it has {names}; --map names the column to take"
-            )
-        if (empty := table[column].isna()).any():
-            row = int(np.flatnonzero(empty)[0])
-            raise ZooError(f"{path}: row {row + 1}, column {column!r} is empty; expected it to be filled in")
+            has = f"it has {names}; --map names the column to take"
+            raise ZooError(f"{path}: no column {column!r}{also}; {has}")
+        if len(empty := np.flatnonzero(table[column].isna())):
+            where = f"{path}: row {empty[0] + 1}, column {column!r}"
+            raise ZooError(f"{where} is empty; expected it to be filled in")
     if table.empty:
         raise ZooError(f"{path}: holds no row; expected one a run")
     for column in [c for c in _TEXT_COLUMNS if c in table]:
-        odd = table[column].map(lambda v: v is not None and not v.isprintable())
-        if odd.any():
-            row = int(np.flatnonzero(odd)[0])
-            shown = f"{table[column].iloc[row]!r:.80}"
-            raise ZooError(f"{path}: row {row + 1}, column {column!r}: {shown}; expected one line of text")
-    if percent and (table["accuracy"] <= 1).all():
-        most = f"{table['accuracy'].max():g}"
-        raise ZooError(f"{path}: no accuracy is above {most}; expected per cent, or no --percent")
+        if odd := [(i, v) for i, v in enumerate(table[column], 1) if v is not None and not v.isprintable()]:
+            where = f"{path}: row {odd[0][0]}, column {column!r}"
+            raise ZooError(f"{where}: {odd[0][1]!r:.80}; expected one line of text")
+    if percent and (most := table["accuracy"].max()) <= 1:
+        raise ZooError(f"{path}: no accuracy is above {most:g}; expected per cent, or no --percent")
     table["accuracy"] /= 100 if percent else 1
     for column in [c for c in ("accuracy", "pretrained_accuracy") if c in table]:
         if len(wrong := np.flatnonzero((table[column] < 0) | (table[column] > 1))):
@@ -153,20 +137,15 @@ def join_results(
     models = _about(results, "model", ("modality", *ABOUT_MODEL), zoo.models, origin)
     fresh = ~models["model"].isin(zoo.models["model"]) & models["family"].isna()
     letters = models["architecture"].astype("string").str.extract(r"^([A-Za-z]+)", expand=False).str.lower()
-    models["family"] = (
-        models["family"].astype(object).where(~fresh, letters.astype(object))
-    )  # resnet50: resnet
+    models["family"] = models["family"].astype(object).where(~fresh, letters.astype(object))  # such as resnet
     datasets = _about(results, "dataset", ("modality", *ABOUT_DATASET), zoo.datasets, origin)
     fresh = ~datasets["dataset"].isin(zoo.datasets["dataset"])
     datasets["role"] = datasets["role"].astype(object) if "role" in datasets else None
     datasets.loc[fresh, "role"] = "source"
-    sources = models.loc[models["pretrained_on"].notna(), ["pretrained_on", "modality"]].drop_duplicates(
-        "pretrained_on"
-    )
-    sources = sources[~sources["pretrained_on"].isin(datasets["dataset"])].rename(
-        columns={"pretrained_on": "dataset"}
-    )
-    datasets = pd.concat([datasets, sources.assign(role="source")], ignore_index=True)
+    sources = models[["pretrained_on", "modality"]].set_axis(["dataset", "modality"], axis=1)
+    sources = sources.dropna(subset="dataset").drop_duplicates("dataset").assign(role="source")
+    sources = sources[~sources["dataset"].isin(datasets["dataset"])]
+    datasets = pd.concat([datasets, sources], ignore_index=True)
     own = [c for c in results if c not in {"modality", *ABOUT_MODEL, *ABOUT_DATASET}]
     records = results[own].copy()
     for column, value in (("method", "full"), ("quality", "ok")):
@@ -184,12 +163,8 @@ def join_results(
     merged = pd.concat(parts, ignore_index=True) if parts else zoo.records
     joined = replace(zoo, models=models, datasets=datasets, records=merged)
     joined = joined.validate(dict.fromkeys(("models", "datasets", "records"), origin))
-    counts = {
-        "models": len(joined.models) - len(zoo.models),
-        "datasets": len(joined.datasets) - len(zoo.datasets),
-        "records": int((~seen).sum()),
-        "repeated": int(seen.sum()),
-    }
+    counts = {t: len(getattr(joined, t)) - len(getattr(zoo, t)) for t in ("models", "datasets")}
+    counts |= {"records": int((~seen).sum()), "repeated": int(seen.sum())}
     return Joined(joined, counts, both[1][differing].reset_index(drop=True))
 
 
@@ -210,13 +185,13 @@ def _about(results, key, columns, known, origin):
     said = said.first()
     found = known.set_index(key)
     for column in columns:
-        told = said[column].reindex(found.index) if column in said else None
+        told = said[column].reindex(found.index)
         there = found[column] if column in found else pd.Series(index=found.index, dtype=object)
         differs = there.notna() & told.notna() & there.ne(told)
         if differs.any():
             name = differs.idxmax()
-            values = _shown(told[name]), _shown(there[name])
-            raise ZooError(f"{origin}: {key} {name!r} has {column} {values[0]}; the zoo says {values[1]}")
+            known = f"{_shown(told[name])}; the zoo says {_shown(there[name])}"
+            raise ZooError(f"{origin}: {key} {name!r} has {column} {known}")
         found[column] = there.where(there.notna(), told)
     new = said[~said.index.isin(found.index)]
     table = pd.concat([found, new]) if len(found) else new

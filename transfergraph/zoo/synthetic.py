@@ -71,32 +71,7 @@ def _counts(n, mean, most, rng):
 
 
 def _named(kind, numbers):
-    "set-0, set-1, ... for 0, 1, ..."
-    count = int(np.max(numbers, initial=-1)) + 1
-    return np.array([f"{kind}-{i}" for i in range(count)], object)[numbers]
-
-
-def _tables(models, datasets, records, vectors):
-    "The tables of a zoo of images from numbers: what is drawn of each model, dataset and record."
-    rows, columns, accuracy = records
-    family, n_models = _named("family", models["family"]), len(models["family"])
-    names, sets = _named("model", np.arange(n_models)), _named("set", np.arange(len(vectors)))
-    about = {
-        "model": names,
-        "modality": "image",
-        "architecture": family,
-        "family": family,
-        "n_params": models["n_params"],
-        "pretrained_on": _named("source", models["source"]),
-        "source": "timm",
-    }
-    known = {"model": names[rows], "dataset": sets[columns], "method": "full", "accuracy": accuracy}
-    return Zoo(
-        models=pd.DataFrame(about),
-        datasets=pd.DataFrame({"dataset": sets, "modality": "image", **datasets, "role": "source"}),
-        records=pd.DataFrame(known),
-        embeddings=pd.DataFrame({"dataset": sets, "vector": list(vectors)}),
-    )
+    return np.array([f"{kind}-{i}" for i in numbers], object)
 
 
 def make_zoo(
@@ -117,12 +92,9 @@ def make_zoo(
     size = rng.normal(7.5, 0.6, n_families)[family] + rng.normal(0, 0.3, n_models)  # log10 of parameters
 
     def mixed(own, by_family, by_source, shape=()):
-        parts = (
-            (n_models, own, np.arange(n_models)),
-            (n_families, by_family, family),
-            (n_sources, by_source, source),
-        )
-        return sum(np.sqrt(share) * rng.normal(size=(count, *shape))[at] for count, share, at in parts)
+        parts = ((own, np.arange(n_models)), (by_family, family), (by_source, source))
+        counts = (n_models, n_families, n_sources)
+        return sum(np.sqrt(s) * rng.normal(size=(n, *shape))[at] for n, (s, at) in zip(counts, parts))
 
     good = mixed(0.5, 0.25, 0.15) + np.sqrt(0.1) * (size - size.mean()) / size.std()
     good = (good - good.mean()) / good.std()
@@ -146,9 +118,14 @@ def make_zoo(
     pairs, again = np.unique(rows * d + columns, return_inverse=True)  # a pair may be run twice
     luck = peculiar * rng.normal(size=len(pairs))[again] + run * rng.normal(size=len(rows))
     known = accuracy(quality * good[rows] + taste * (likes[rows] * offers[columns]).sum(1) + luck, columns)
-    models = {"family": family, "source": source, "n_params": 10**size}
-    datasets = {"n_samples": samples[:n_datasets], "n_classes": classes[:n_datasets]}
-    zoo = _tables(models, datasets, (rows, columns, known), embedding[:n_datasets])
+    names, sets = _named("model", np.arange(n_models)), _named("set", np.arange(n_datasets))
+    kinds, about = _named("family", family), {"dataset": sets, "modality": "image"}
+    about |= {"n_samples": samples[:n_datasets], "n_classes": classes[:n_datasets], "role": "source"}
+    models = {"model": names, "modality": "image", "architecture": kinds, "family": kinds}
+    models |= {"n_params": 10**size, "pretrained_on": _named("source", source), "source": "timm"}
+    ran = {"model": names[rows], "dataset": sets[columns], "method": "full", "accuracy": known}
+    vectors = {"dataset": sets, "vector": list(embedding[:n_datasets])}
+    zoo = Zoo(*map(pd.DataFrame, (models, about, ran)), embeddings=pd.DataFrame(vectors))
     targets, truth = [], []
     for i in range(n_datasets, d):
         sums = quality * good + taste * likes @ offers[i] + peculiar * rng.normal(size=n_models)

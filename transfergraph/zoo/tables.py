@@ -12,7 +12,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,28 +21,22 @@ import pandas as pd
 from ..run.files import atomic_path
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #32bdccc3
-TABLES = {  # table -> its columns in order; the ones marked * must be in the file
-    "models": "model* modality* architecture family n_params input_size pretrained_on "
-    "pretrained_accuracy source",
-    "datasets": "dataset* modality* n_samples n_classes majority_share role",
-    "records": "model* dataset* method accuracy* seed epochs batch_size learning_rate runtime_s quality",
-    "scores": "model* dataset* metric* score* runtime_s",
-    "distances": "dataset* other* method distance*",
-    "embeddings": "dataset* method vector*",
-}
+_COLUMNS = """
+models model* modality* architecture family n_params input_size pretrained_on pretrained_accuracy source
+datasets dataset* modality* n_samples n_classes majority_share role
+records model* dataset* method accuracy* seed epochs batch_size learning_rate runtime_s quality
+scores model* dataset* metric* score* runtime_s
+distances dataset* other* method distance*
+embeddings dataset* method vector*
+"""  # table and its columns in order; the ones marked * must be in the file
 TABLES = {
-    table: {column.rstrip("*"): column.endswith("*") for column in columns.split()}
-    for table, columns in TABLES.items()
+    table: {column.rstrip("*"): column.endswith("*") for column in columns}
+    for table, *columns in map(str.split, _COLUMNS.strip().splitlines())
 }
 MODALITIES = ("image", "text")
 RECORD_METHODS = ("full", "lora", "linear", "reported")  # how the model was fitted to the dataset
-DEFAULTS = {
-    ("datasets", "role"): "source",
-    ("records", "method"): "full",
-    ("records", "quality"): "ok",
-    ("distances", "method"): "domain_similarity",
-    ("embeddings", "method"): "domain_similarity",
-}
+DEFAULTS = {("datasets", "role"): "source", ("records", "method"): "full", ("records", "quality"): "ok"}
+DEFAULTS |= {(table, "method"): "domain_similarity" for table in ("distances", "embeddings")}
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #ff2d1e77
 @functools.cache
@@ -54,68 +48,36 @@ def schemas() -> dict:
         filled = pa.Check(lambda names: names.ne(""), error="str_length(1, None)")
         return pa.Column(object, [filled, *checks], coerce=False, nullable=nullable)
 
-    def number(low=None, high=None, nullable=True):
+    def number(low=None, high=np.inf, nullable=True):
         checks = [pa.Check(lambda values: np.isfinite(values), error="finite")]
-        if low is not None or high is not None:
-            low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
+        if low is not None:
             checks.append(pa.Check.in_range(low, high))
         return pa.Column(float, checks, coerce=True, nullable=nullable)
 
-    isin = pa.Check.isin
-    columns = {
-        "models": {
-            "model": text(),
-            "modality": text(isin(MODALITIES)),
-            **{c: text(nullable=True) for c in ("architecture", "family", "pretrained_on")},
-            "n_params": number(0),
-            "input_size": number(0),
-            "pretrained_accuracy": number(0, 1),
-            "source": text(isin(("timm", "transformers", "local")), nullable=True),
-        },
-        "datasets": {
-            "dataset": text(),
-            "modality": text(isin(MODALITIES)),
-            "n_samples": number(1),
-            "n_classes": number(2),
-            "majority_share": number(0, 1),
-            "role": text(isin(("target", "source"))),
-        },
-        "records": {
-            "model": text(),
-            "dataset": text(),
-            "method": text(isin(RECORD_METHODS)),
-            "accuracy": number(0, 1, nullable=False),
-            "seed": number(),
-            **{c: number(0) for c in ("epochs", "batch_size", "learning_rate", "runtime_s")},
-            "quality": text(),
-        },
-        "scores": {
-            "model": text(),
-            "dataset": text(),
-            "metric": text(),
-            "score": number(nullable=False),
-            "runtime_s": number(0),
-        },
-        "distances": {
-            "dataset": text(),
-            "other": text(),
-            "method": text(),
-            "distance": number(0, nullable=False),
-        },
-        "embeddings": {
-            "dataset": text(),
-            "method": text(),
-            "vector": pa.Column(
-                object,
-                pa.Check(
-                    lambda v: np.ndim(v) == 1 and len(v) > 0 and bool(np.isfinite(v).all()),
-                    error="a list of finite numbers",
-                    element_wise=True,
-                ),
-            ),
-        },
+    def is_vector(value):
+        return np.ndim(value) == 1 and len(value) > 0 and bool(np.isfinite(value).all())
+
+    vector = pa.Check(is_vector, error="a list of finite numbers", element_wise=True)
+    rules = {  # a column has the same rule in every table, but for the method of a record
+        **{c: text() for c in ("model", "dataset", "other", "method", "metric", "quality")},
+        "modality": text(pa.Check.isin(MODALITIES)),
+        **{c: text(nullable=True) for c in ("architecture", "family", "pretrained_on")},
+        **{c: number(0) for c in ("n_params", "input_size", "runtime_s")},
+        **{c: number(0) for c in ("epochs", "batch_size", "learning_rate")},
+        **{c: number(0, 1) for c in ("pretrained_accuracy", "majority_share")},
+        "source": text(pa.Check.isin(("timm", "transformers", "local")), nullable=True),
+        "role": text(pa.Check.isin(("target", "source"))),
+        "n_samples": number(1),
+        "n_classes": number(2),
+        "accuracy": number(0, 1, nullable=False),
+        "seed": number(),
+        "score": number(nullable=False),
+        "distance": number(0, nullable=False),
+        "vector": pa.Column(object, vector),
     }
-    return {table: pa.DataFrameSchema(c) for table, c in columns.items()}
+    own = {"records": rules | {"method": text(pa.Check.isin(RECORD_METHODS))}}
+    chosen = {table: {c: own.get(table, rules)[c] for c in columns} for table, columns in TABLES.items()}
+    return {table: pa.DataFrameSchema(columns) for table, columns in chosen.items()}
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #10f242fe
 class ZooError(ValueError):
@@ -168,11 +130,8 @@ def check_table(
     raise _broken(origin, row, first["column"], frame[first["column"]].iloc[row], rule, more)
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #3a85c49d
-def check_references(
-    tables: dict[str, pd.DataFrame],  # table -> rows that passed `check_table`
-    origins: dict[str, str] | None = None,  # table -> what to call it in an error
-) -> None:
-    "Check keys and references across tables; raises `ZooError` naming the first wrong row."
+def check_references(tables: dict[str, pd.DataFrame], origins: dict[str, str] | None = None) -> None:
+    "Check keys and references across checked tables; `ZooError` names the first wrong row and its origin."
     origins = {table: table for table in TABLES} | (origins or {})
 
     def refuse(table, wrong, column, rule):
@@ -180,25 +139,16 @@ def check_references(
             value = tables[table][column].iloc[wrong[0]]
             raise _broken(origins[table], wrong[0], column, value, rule, len(wrong) - 1)
 
-    keys = {
-        "models": ["model"],
-        "datasets": ["dataset"],
-        "scores": ["model", "dataset", "metric"],
-        "embeddings": ["dataset", "method"],
-    }
+    keys = {"models": ["model"], "datasets": ["dataset"]}
+    keys |= {"scores": ["model", "dataset", "metric"], "embeddings": ["dataset", "method"]}
     for table, key in keys.items():
         refuse(table, tables[table].duplicated(key), key[0], f"one row per {' and '.join(key)}")
-    for table, column, known in (
-        ("records", "model", "models"),
-        ("records", "dataset", "datasets"),
-        ("scores", "model", "models"),
-        ("scores", "dataset", "datasets"),
-        ("distances", "dataset", "datasets"),
-        ("distances", "other", "datasets"),
-        ("embeddings", "dataset", "datasets"),
-    ):
-        names = tables[known].iloc[:, 0]
-        refuse(table, ~tables[table][column].isin(names), column, f"listed in {known}")
+    listed = {"model": "models", "dataset": "datasets", "other": "datasets"}
+    for table in ("records", "scores", "distances", "embeddings"):
+        for column, known in listed.items():
+            if column in TABLES[table]:
+                wrong = ~tables[table][column].isin(tables[known].iloc[:, 0])
+                refuse(table, wrong, column, f"listed in {known}")
     kind = {t: tables[t].set_index(tables[t].columns[0])["modality"] for t in ("models", "datasets")}
     for table in ("records", "scores"):
         rows = tables[table]
@@ -268,11 +218,8 @@ def _read_parquet(path, table, columns, where):
     return source.to_table(columns=wanted, filter=rows).to_pandas()
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #f2b88b1c
-def write_tables(
-    folder: str | os.PathLike,  # made where it is not there
-    tables: dict[str, pd.DataFrame],  # table -> rows; an empty table removes its file
-) -> None:
-    "Write tables as Parquet under other names, then rename them."
+def write_tables(folder: str | os.PathLike, tables: dict[str, pd.DataFrame]) -> None:
+    "Write tables as Parquet under other names, then rename them; an empty table removes its file."
     folder = Path(folder)
     with contextlib.ExitStack() as stack:
         for table, frame in tables.items():
@@ -305,8 +252,7 @@ class Zoo:
         cls,
         folder: str | os.PathLike,  # holds `models`, `datasets`, ... as .parquet or .csv
         columns: Mapping[str, Iterable[str]] | None = None,  # table -> the only columns to read
-        where: Mapping[str, Mapping[str, Iterable[str]]]
-        | None = None,  # table -> column -> values, see `read_table`
+        where: Mapping[str, Mapping] | None = None,  # table -> column -> values, see `read_table`
     ) -> "Zoo":  # validated
         "Read and validate a zoo; raises `ZooError` naming file, row, column and rule."
         if not Path(folder).is_dir():
@@ -319,24 +265,16 @@ class Zoo:
         tables = {table: frame for table, (frame, _) in read.items() if frame is not None}
         return cls(**tables).validate({table: path for table, (_, path) in read.items()})
 
-    def validate(
-        self,
-        origins: dict[str, str] | None = None,  # table -> what to call it in an error
-    ) -> "Zoo":  # the same zoo with all columns, types coerced
-        "Check every table and the references between them; raises `ZooError`."
+    def validate(self, origins: dict[str, str] | None = None) -> "Zoo":  # with all columns, types coerced
+        "Check every table and the references between them; raises `ZooError`, see `check_references`."
         origins = origins or {}
-        tables = {f.name: getattr(self, f.name) for f in fields(self)}
-        tables = {table: check_table(table, rows, origins.get(table)) for table, rows in tables.items()}
+        tables = {table: check_table(table, getattr(self, table), origins.get(table)) for table in TABLES}
         check_references(tables, origins)
         return Zoo(**tables)
 
-    def save(
-        self,
-        folder: str | os.PathLike,  # made where it is not there; tables of an older zoo in it are replaced
-    ) -> None:
-        "Validate, then write all tables or none."
-        zoo = self.validate()
-        write_tables(folder, {f.name: getattr(zoo, f.name) for f in fields(zoo)})
+    def save(self, folder: str | os.PathLike) -> None:
+        "Validate, then write all tables or none; those of an older zoo in the folder are replaced."
+        write_tables(folder, vars(self.validate()))
 
     @property
     def targets(self) -> list[str]:
@@ -347,11 +285,11 @@ class Zoo:
     def fingerprint(self) -> str:
         "Hash of the content: the same for the same tables, whatever files they came from."
         digest = hashlib.sha256()
-        for f in fields(self):
-            frame = getattr(self, f.name)
+        for table in TABLES:
+            frame = getattr(self, table)
             if "vector" in frame:
                 frame = frame.assign(vector=frame["vector"].map(lambda v: tuple(np.asarray(v, float))))
-            digest.update(f.name.encode())
+            digest.update(table.encode())
             digest.update("|".join(map(str, frame.columns)).encode())
             digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
         return digest.hexdigest()[:16]
