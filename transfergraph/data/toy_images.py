@@ -45,7 +45,7 @@ def draw_set(
 
 
 def as_uint8(images: np.ndarray) -> np.ndarray:  # (n, h, w) or (n, h, w, 3) in [0, 1] -> (n, 32, 32, 3)
-    "Average over blocks of pixels, round to `_LEVELS` steps, repeat grey as three channels."
+    "Average over blocks of pixels (sides: multiples of 32), round to `_LEVELS`, repeat grey as three."
     if images.ndim == 3:
         images = images[..., None]
     n, h, w, channels = images.shape
@@ -104,7 +104,7 @@ _SHAPES = {
     "triangle": lambda x, y: _polygon(x, y, 3),
     "square": lambda x, y: _polygon(x, y, 4),
     "pentagon": lambda x, y: _polygon(x, y, 5),
-    "cross": lambda x, y: (np.fmin(abs(x), abs(y)) < 0.17) & (np.fmax(abs(x), abs(y)) < 0.6),
+    "cross": lambda x, y: (np.minimum(abs(x), abs(y)) < 0.17) & (np.maximum(abs(x), abs(y)) < 0.6),
     "star of five": lambda x, y: _polygon(x, y, 5, 0.45),
     "star of eight": lambda x, y: _polygon(x, y, 8, 0.6),
 }

@@ -110,11 +110,12 @@ def as_labels(
     labels: LabelsLike,
     n: int,  # how many there must be
     kinds: tuple[str, ...] | None = ("classes",),  # of "classes", "multilabel", "regression"; None: all
+    of: str = "features",  # what has so many rows, in an error
 ) -> Labels:
     "Check labels against the number of samples and against what a score is defined for."
     labels = labels if isinstance(labels, Labels) else Labels(labels)
     if labels.n != n:
-        raise ValueError(f"{labels.name} have {labels.n} rows and features {n}; expected as many")
+        raise ValueError(f"{labels.name} have {labels.n} rows and {of} {n}; expected as many")
     if kinds is not None and labels.kind not in kinds:
         what = {"classes": "integer classes", "multilabel": "multi-label", "regression": "real numbers"}
         these, known = what[labels.kind], " or ".join(what[kind] for kind in kinds)

@@ -60,16 +60,9 @@ def as_probabilities(probabilities: ArrayLike) -> np.ndarray:  # (n, z) float64,
 def _by_class(probabilities: ArrayLike, labels: LabelsLike) -> tuple[list[np.ndarray], Labels]:
     "Checked probabilities, split by the class of the samples: one (n_y, z) table for each."
     table = as_probabilities(probabilities)
-    labels = _labels_for(labels, len(table))
+    labels = as_labels(labels, len(table), of="probabilities")
     order = np.argsort(labels.codes, kind="stable")
     return np.split(table[order], np.cumsum(labels.counts)[:-1]), labels
-
-
-def _labels_for(labels: LabelsLike, n: int) -> Labels:
-    labels = labels if isinstance(labels, Labels) else Labels(labels)
-    if labels.n != n:
-        raise ValueError(f"{labels.name} have {labels.n} rows and probabilities {n}; expected as many")
-    return as_labels(labels, n)
 
 # %% ../../nbs/03_scores/05_leep.ipynb #f897b5e2
 def leep(
@@ -79,8 +72,7 @@ def leep(
     """LEEP: log-likelihood of the labels, predicted from the source labels that the model predicts.
 
     - **Source.** Nguyen, Hassner, Seeger and Archambeau, *LEEP: A New Measure to Evaluate Transferability of
-      Learned Representations*, ICML 2020: the average log of the expected empirical prediction, in natural
-      logarithms.
+      Learned Representations*, ICML 2020: the average log of the expected empirical prediction, in nats.
     - **Meaning.** How well a dummy classifier does that draws a source label from the model's prediction and
       then a label from those that go with it.
     - **Range.** From minus the entropy of the labels, which constant probabilities give, to 0. Optimistic:
@@ -121,7 +113,7 @@ def nce(
             raise ValueError(f"probabilities: row {row} is {values[row]}; source labels are numbered from 0")
     else:
         values = as_probabilities(values).argmax(axis=1)
-    labels = _labels_for(labels, len(values))
+    labels = as_labels(labels, len(values), of="probabilities")
     names, source = np.unique(values, return_inverse=True)
     shape = labels.n_columns, len(names)
     joint = np.bincount(labels.codes * len(names) + source, minlength=shape[0] * shape[1]).reshape(shape)
@@ -312,8 +304,7 @@ def pactran_dirichlet(
       with the mixture of `n_leep`. Their code stops after ten steps and divides by the number of classes too;
       here steps go on until one gains less than 1e-10 (at most 1,000). `dirichlet_bound` takes probabilities.
     - **Meaning.** As N-LEEP, but each cluster pays for the conditional probabilities that it estimates.
-    - **Range.** Negative; minus the entropy of the labels, and a little less, where clusters say nothing, as
-      for constant features.
+    - **Range.** Negative; minus the entropy of the labels, and a little less, for constant features.
     - **Between models.** Comparable on the same samples and labels, as N-LEEP.
     - **Cost.** That of the mixture, shared with N-LEEP, then n 5c a step.
     """
@@ -338,8 +329,7 @@ def pactran_gamma(
       bound does not hold, and stops after ten steps; here the rates are optimised too, until a step gains
       less than 1e-10 (at most 1,000). `gamma_bound` takes probabilities.
     - **Meaning.** As PACTran-Dirichlet, but clusters also have weights, so that one can be ignored.
-    - **Range.** Negative, and below PACTran-Dirichlet where samples belong to one cluster for sure: the
-      weights then bring nothing.
+    - **Range.** Negative, and below PACTran-Dirichlet where samples belong to one cluster for sure.
     - **Between models.** Comparable on the same samples and labels, as N-LEEP.
     - **Cost.** That of the mixture, shared with N-LEEP, then 3 n 5c a step.
     """

@@ -136,8 +136,7 @@ def logme(
       only the evidence of the labels' mean.
     - **Between models.** Comparable on the same samples and labels, whatever the dimension of the features.
       Not between datasets: it depends on the number and frequency of classes.
-    - **Cost.** n d min(n, d) for the decomposition shared with other scores, then 100 min(n, d) c; no copy of
-      the features.
+    - **Cost.** n d min(n, d) for the decomposition shared with other scores, then 100 min(n, d) c.
     """
     return float(log_evidence(features, labels).mean())
 
@@ -223,8 +222,7 @@ def pactran_gaussian(
       the Transferability of Pretrained Models to Classification Tasks*, ECCV 2022, arXiv 2203.05126: the
       regularised risk and the flatness term with the trace of the Hessian, in their fixed setting. Two things
       differ from their code: it stops after 100 steps of the optimiser, here the minimum is found; and it
-      takes the Hessian of the summed loss, where the derivation has the mean, and adds that of the bias,
-      which has no prior.
+      takes the Hessian of the summed loss, where the derivation has the mean, and adds the bias's.
     - **Meaning.** Minus the cross-entropy that a linear classifier may have on new samples.
     - **Range.** Negative. Constant features give minus the entropy of the labels.
     - **Between models.** Comparable on the same samples and labels for features of similar scales and, unless
@@ -285,8 +283,8 @@ def logistic(
       2023, arXiv 2312.04775, who train on one part of the samples and test on another. Here each sample is
       held out once, which makes better use of few samples; features have a mean square of 1.
     - **Meaning.** Accuracy that one gets without fine-tuning: often close below that with it.
-    - **Range.** 0 to 1. Constant features give the share of the most common class. The only sample of a class
-      counts as a mistake.
+    - **Range.** 0 to 1. Constant features give the share of the most common class. A class's only sample is a
+      mistake.
     - **Between models.** Comparable on the same samples and labels, with any dimension and scale. Differences
       below sqrt(accuracy * error / n) mean nothing.
     - **Cost.** 5 n d c for each of up to 100 steps of L-BFGS; n min(n, d) c where n < d. Two copies of the

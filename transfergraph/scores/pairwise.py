@@ -186,8 +186,8 @@ def knn(
     - **Meaning.** Each sample is predicted from its k nearest others by Euclidean distance: the class that
       most of them have, the lower number where two are as frequent; each label of several that more than half
       of them have (the score is the mean accuracy over labels); the mean of real numbers (the score is the
-      coefficient of determination, the mean of it over columns). Of equally distant samples the earlier row
-      is nearer.
+      coefficient of determination, its mean over columns). Of equally distant samples the earlier row is
+      nearer.
     - **Range.** 0 to 1; for real numbers from below 0, where the mean label predicts better, to 1. With
       constant features the first rows predict all others.
     - **Between models.** Comparable on the same samples and labels, and read as an accuracy. It depends on
@@ -234,8 +234,7 @@ def msc(
 
     - **Source.** Meiseles and Rokach, *Source Model Selection for Deep Learning in the Time Series Domain*,
       IEEE Access 2020; the coefficient is Rousseeuw's (1987).
-    - **Meaning.** How much nearer, in Euclidean distance, samples are to their own class than to the next
-      one.
+    - **Meaning.** How much nearer, in Euclidean distance, samples are to their own class than to the next.
     - **Range.** -1 to 1. A sample that is alone in its class counts 0, and so does one that is equally far
       from all; constant features score 0.
     - **Between models.** Comparable on the same samples and labels; distances lose contrast in many

@@ -36,7 +36,7 @@ def rsa(
       correlation of 1 - Pearson's correlation between samples across features.
     - **Range.** -1 to 1, and 1 for the reference itself. Samples whose features are all alike correlate with
       nothing; where all pairs are equally far apart, as for constant features, the score is 0.
-    - **Between models.** Comparable for one reference and the same samples, whatever the widths. Not between
+    - **Between models.** Comparable for one reference and the same samples, of any width, not between
       references.
     - **Cost.** n^2 (d + d') / 2 for the products and n^2 log n for the ranks; memory of about 2 n^2 numbers.
     """
@@ -62,8 +62,7 @@ def dds(
 
     - **Source.** Dwivedi, Huang, Cichy and Roig, *Duality Diagram Similarity: A Generic Framework for
       Initialization Selection in Task Transfer Learning*, ECCV 2020, equation 2; CKA is that of Kornblith et
-      al., *Similarity of Neural Network Representations Revisited*, ICML 2019, equation 4, with the linear
-      kernel.
+      al., *Similarity of Neural Network Representations Revisited*, ICML 2019, equation 4, linear kernel.
     - **Meaning.** Whether the two models arrange the samples alike. CKA weighs directions by their squared
       variance; the distance forms standardise each feature first.
     - **Range.** CKA 0 to 1, the others -1 to 1; 1 for the reference itself. CKA of unrelated features grows
@@ -130,11 +129,9 @@ def dse(
     - **Source.** "samples" is MeanSim of Luo et al., *CogTaskonomy: Cognitively Inspired Task Taxonomy Is
       Beneficial to Transfer Learning in NLP*, ACL 2022; "mean" follows the text embeddings of Vu et al.,
       *Exploring and Predicting Transferability across NLP Tasks*, EMNLP 2020.
-    - **Meaning.** Whether both models put a sample, or the dataset, in the same direction of one feature
-      space.
+    - **Meaning.** Whether both models put a sample, or the dataset, in the same direction.
     - **Range.** -1 to 1, and 1 for the reference itself. A zero embedding has cosine 0 with all.
-    - **Between models.** Comparable for one reference and the same samples, only if features have a common
-      origin.
+    - **Between models.** Comparable for one reference and the same samples, if features have a common origin.
     - **Cost.** n d.
     """
     first, second = as_pair(features, reference)
@@ -167,8 +164,7 @@ def procrustes(
     - **Range.** 0 to 1, and 1 for the reference itself, moved, scaled or rotated. "rotation": from -2 sqrt(d)
       to 0. Constant features score 0, and as rotation what features of zeros do.
     - **Between models.** Comparable for one reference and the same samples. Unrelated features score above 0,
-      more the larger d / n, so with few samples compare equal widths. "rotation" is for features of a common
-      origin.
+      more the larger d / n, so with few samples compare equal widths. "rotation" needs a common origin.
     - **Cost.** n d d' and a singular value decomposition of min(n, d) x min(n, d') numbers.
     """
     first, second = as_pair(features, reference)
@@ -202,11 +198,5 @@ def _with_form(function, form: str):
     return score
 
 
-REFERENCE = {
-    "RSA": rsa,
-    "DDS": dds,
-    **{f"DDS-{form}": _with_form(dds, form) for form in _DDS_FORMS[1:]},
-    "DSE": dse,
-    "PA": procrustes,
-    "PA-rotation": _with_form(procrustes, "rotation"),
-}
+REFERENCE = {"RSA": rsa, "DDS": dds, **{f"DDS-{form}": _with_form(dds, form) for form in _DDS_FORMS[1:]}}
+REFERENCE |= {"DSE": dse, "PA": procrustes, "PA-rotation": _with_form(procrustes, "rotation")}

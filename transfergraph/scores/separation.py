@@ -51,8 +51,8 @@ def h_score(
       linear regression of f on y takes the place of E[f|y].
     - **Meaning.** The sum of the squared canonical correlations of features and labels: in how many
       directions a linear rule could tell the labels from the features.
-    - **Range.** From 0 to the smaller of the rank of the features and c - 1 (multi-label, regression: c).
-      Constant features have 0.
+    - **Range.** From 0 to the smaller of the rank of the features and c - 1 (other labels: c). Constant
+      features have 0.
     - **Between models.** Comparable on the same samples and labels for models of similar dimension. A feature
       of pure noise adds (c - 1) / n, so wide models gain where n is small; with n <= d the score is at its
       upper end whatever the features. There, use the shrinkage form.
@@ -88,8 +88,7 @@ def regularised_h_score(
       metrics, their peculiarities, stability and performance*, ECML PKDD 2022: (1 - alpha) tr(Sigma_alpha^-1
       Sigma_z). Both covariances are divided by n, as Ledoit and Wolf do; with n - 1 for Sigma_z alone, as in
       some code, values are larger by n / (n - 1).
-    - **Meaning.** As for the H-score, with each principal axis weighted by how far its variance can be
-      trusted.
+    - **Meaning.** As for the H-score, with each principal axis weighted by how far it can be trusted.
     - **Range.** From 0 to the H-score. Constant features have 0.
     - **Between models.** Comparable on the same samples and labels, also for different dimensions and for n <
       d: what the shrinkage is for.
@@ -207,14 +206,12 @@ def gbc(
       Bhattacharyya Class Separability*, CVPR 2022: minus the sum over i != j of exp(-D_B(i, j)), on 64
       principal coordinates. Two things differ from the authors' code: its floor on variances is the number
       1e-4, here that share of the mean variance, which makes the score independent of scale; and for
-      spherical covariances it counts the logarithm of the variances once, here as often as the determinant
-      has factors.
+      spherical covariances it counts the logarithm of the variances once, here once for each coordinate.
     - **Meaning.** How many pairs of classes would be confused. A pair that coincides counts -2.
     - **Range.** From -c (c - 1), all classes the same, to 0. Constant features have -c (c - 1).
     - **Between models.** Comparable on the same samples and labels, whatever the scale, and the dimension as
       64 coordinates are kept. Classes well apart have 0 up to rounding.
     - **Cost.** The eigenvectors shared with other scores, n d 64 for the coordinates, 64 c^2 for the pairs.
-      Memory 64 n.
     """
     if covariance not in ("diagonal", "spherical"):
         raise ValueError(f"covariance is {covariance!r}; expected 'diagonal' or 'spherical'")
@@ -336,8 +333,7 @@ def sfda(
       near 1 for small variances, near 0 for large. No cross-validation: where n - c < d and lambda is small,
       any features are separated perfectly, and all models have 0.
     - **Cost.** The scatter matrix shared with other scores, two passes of n d c, a scatter matrix of the
-      samples in doubt, and d^3 for two Cholesky factors. For n < d in principal coordinates, which makes d
-      the rank.
+      samples in doubt, and d^3 for two Cholesky factors. For n < d, d is the rank.
     """
     if not strength > 0:
         raise ValueError(f"strength is {strength}; expected a positive number")
