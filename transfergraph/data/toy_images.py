@@ -81,8 +81,7 @@ def blend(
     ground, figure = (rng.uniform(*span, (n, 1, 1, channels)) for span in ((0, 0.35), (0.65, 1)))
     swap = rng.random((n, 1, 1, 1)) < 0.5
     ground, figure = np.where(swap, figure, ground), np.where(swap, ground, figure)
-    image = ground + (figure - ground) * mask[..., None]
-    image = image + rng.normal(0, noise, (*mask.shape, channels))
+    image = ground + (figure - ground) * mask[..., None] + rng.normal(0, noise, (*mask.shape, channels))
     return image if colour else image[..., 0]
 
 # %% ../../nbs/02_data/01_toy_images.ipynb #144255a0

@@ -324,10 +324,9 @@ def currencies() -> LabelledTexts:
     return divide(by_class, 10, 30, licence_of("babel"))
 
 
-SCRIPTS = "arabic byzantine canadian circled combining cyrillic ethiopic greek halfwidth hangul hebrew"
-SCRIPTS += (
-    " ideographic khmer latin mathematical mongolian musical runic sinhala square syriac thai tibetan yi"
-)
+SCRIPTS = "arabic byzantine canadian circled combining cyrillic ethiopic greek halfwidth hangul"
+SCRIPTS += " hebrew ideographic khmer latin mathematical mongolian musical runic sinhala square"
+SCRIPTS += " syriac thai tibetan yi"
 
 
 def scripts() -> LabelledTexts:

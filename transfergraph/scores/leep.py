@@ -13,17 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from scipy.special import digamma, gammaln, xlogy
 
-from transfergraph.scores.base import (
-    ArrayLike,
-    Features,
-    FeaturesLike,
-    Labels,
-    LabelsLike,
-    as_features,
-    as_inputs,
-    as_labels,
-    to_numpy,
-)
+from . import base
+from .base import ArrayLike, Features, FeaturesLike, Labels, LabelsLike
 
 # %% ../../nbs/03_scores/05_leep.ipynb #3388f7dd
 ROUNDING = 1e-2  # how far from 1 a row may add up to; predictions in bfloat16 are off by up to 0.004
@@ -31,7 +22,7 @@ ROUNDING = 1e-2  # how far from 1 a row may add up to; predictions in bfloat16 a
 
 def as_probabilities(probabilities: ArrayLike) -> np.ndarray:  # (n, z) float64, rows add up to 1 exactly
     "Check source-label predictions (n, z); they are not negative and add up to 1 in each row."
-    table = to_numpy(probabilities)
+    table = base.to_numpy(probabilities)
     if table.dtype.kind not in "buif":
         raise ValueError(f"probabilities hold {table.dtype}; expected real numbers")
     if table.ndim != 2 or table.shape[1] == 0:
@@ -60,7 +51,7 @@ def as_probabilities(probabilities: ArrayLike) -> np.ndarray:  # (n, z) float64,
 def _by_class(probabilities: ArrayLike, labels: LabelsLike) -> tuple[list[np.ndarray], Labels]:
     "Checked probabilities, split by the class of the samples: one (n_y, z) table for each."
     table = as_probabilities(probabilities)
-    labels = as_labels(labels, len(table), of="probabilities")
+    labels = base.as_labels(labels, len(table), of="probabilities")
     order = np.argsort(labels.codes, kind="stable")
     return np.split(table[order], np.cumsum(labels.counts)[:-1]), labels
 
@@ -73,10 +64,10 @@ def leep(
 
     - **Source.** Nguyen, Hassner, Seeger and Archambeau, *LEEP: A New Measure to Evaluate Transferability of
       Learned Representations*, ICML 2020: the average log of the expected empirical prediction, in nats.
-    - **Meaning.** How well a dummy classifier does that draws a source label from the model's prediction and
-      then a label from those that go with it.
-    - **Range.** From minus the entropy of the labels, which constant probabilities give, to 0. Optimistic:
-      the same samples are counted and scored.
+    - **Meaning.** How well a dummy classifier does that draws a source label from the prediction, then one
+      that goes with it.
+    - **Range.** From minus the entropy of the labels (constant probabilities) to 0. It scores what it
+      counted.
     - **Between models.** Comparable on the same samples and labels; with care where one model has far more
       source labels, which fit better by chance, or less confidence.
     - **Cost.** n z, and one copy of the probabilities in double precision.
@@ -99,12 +90,11 @@ def nce(
       ICCV 2019: the negative conditional entropy of their theorem 1, with the most probable source label as
       Z. Weighing all source labels by their probability, as some do, is another number.
     - **Meaning.** How much uncertainty about the label remains when the predicted source label is known.
-    - **Range.** From minus the entropy of the labels to 0. Constant probabilities give the lower end; as many
-      source labels as samples give 0 whatever they mean.
+    - **Range.** From minus the entropy of the labels to 0. With as many source labels as samples it is 0.
     - **Between models.** Comparable on the same samples and labels, for similar numbers of source labels.
     - **Cost.** n z to find the largest, n otherwise.
     """
-    values = to_numpy(probabilities)
+    values = base.to_numpy(probabilities)
     if values.ndim == 1 and values.dtype.kind in "bui":
         if len(values) < 2:
             raise ValueError(f"probabilities have {len(values)} row(s); expected at least 2")
@@ -113,7 +103,7 @@ def nce(
             raise ValueError(f"probabilities: row {row} is {values[row]}; source labels are numbered from 0")
     else:
         values = as_probabilities(values).argmax(axis=1)
-    labels = as_labels(labels, len(values), of="probabilities")
+    labels = base.as_labels(labels, len(values), of="probabilities")
     names, source = np.unique(values, return_inverse=True)
     shape = labels.n_columns, len(names)
     joint = np.bincount(labels.codes * len(names) + source, minlength=shape[0] * shape[1]).reshape(shape)
@@ -137,7 +127,7 @@ def mixture_posterior(
         raise ValueError(f"energy is {energy}; expected above 0 and up to 1")
     if components < 1:
         raise ValueError(f"components is {components}; expected at least 1")
-    features = as_features(features)
+    features = base.as_features(features)
     components = max(1, min(int(components), features.n // SAMPLES))
     if components == 1 or features.rank == 0:
         return np.ones((features.n, 1))
@@ -179,8 +169,8 @@ def n_leep(
       take n k^2 5c a step and are singular with few samples. Components are at most one for every five
       samples. The mean probability, which some code reports, is not LEEP: that is the mean of its logarithm.
     - **Meaning.** How well the label follows from the cluster of the features.
-    - **Range.** From minus the entropy of the labels to 0. Constant features, and fewer than ten samples,
-      have one cluster and give the lower end.
+    - **Range.** From minus the entropy of the labels to 0. Constant features and under ten samples have the
+      lower.
     - **Between models.** Comparable on the same samples and labels, whatever the dimension of the features.
       The mixture is a local optimum, so small differences mean nothing; try another `random_state`.
     - **Cost.** n k 5c for each of up to 100 steps, with k principal components, after the decomposition;
@@ -193,7 +183,7 @@ def n_leep(
 def _clustered(features, labels, energy: float, components_per_class: int, random_state: int):
     if components_per_class < 1:
         raise ValueError(f"components_per_class is {components_per_class}; expected at least 1")
-    features, labels = as_inputs(features, labels)
+    features, labels = base.as_inputs(features, labels)
     components = components_per_class * labels.n_columns
     return mixture_posterior(features, components, energy=energy, random_state=random_state), labels
 

@@ -222,7 +222,7 @@ def pactran_gaussian(
       the Transferability of Pretrained Models to Classification Tasks*, ECCV 2022, arXiv 2203.05126: the
       regularised risk and the flatness term with the trace of the Hessian, in their fixed setting. Two things
       differ from their code: it stops after 100 steps of the optimiser, here the minimum is found; and it
-      takes the Hessian of the summed loss, where the derivation has the mean, and adds the bias's.
+      takes the Hessian of the summed loss, where the derivation has the mean, and adds that of the bias.
     - **Meaning.** Minus the cross-entropy that a linear classifier may have on new samples.
     - **Range.** Negative. Constant features give minus the entropy of the labels.
     - **Between models.** Comparable on the same samples and labels for features of similar scales and, unless
@@ -283,10 +283,10 @@ def logistic(
       2023, arXiv 2312.04775, who train on one part of the samples and test on another. Here each sample is
       held out once, which makes better use of few samples; features have a mean square of 1.
     - **Meaning.** Accuracy that one gets without fine-tuning: often close below that with it.
-    - **Range.** 0 to 1. Constant features give the share of the most common class. A class's only sample is a
-      mistake.
-    - **Between models.** Comparable on the same samples and labels, with any dimension and scale. Differences
-      below sqrt(accuracy * error / n) mean nothing.
+    - **Range.** 0 to 1. Constant features give the share of the commonest class. A class's only sample counts
+      as a mistake.
+    - **Between models.** Comparable on the same samples and labels, up to a standard error of sqrt(accuracy
+      error / n).
     - **Cost.** 5 n d c for each of up to 100 steps of L-BFGS; n min(n, d) c where n < d. Two copies of the
       features (of the principal coordinates where n < d) in single precision.
     """

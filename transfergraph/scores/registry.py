@@ -29,10 +29,8 @@ TRANSFERABILITY_SCORES |= ASSIGNMENTS | PROBES | REFERENCE
 QUICK = [*EVIDENCE, *SEPARATION]
 
 
-def inputs_of(
-    metric: str,  # a name in TRANSFERABILITY_SCORES
-) -> tuple[str, str]:  # ("features", "labels"), ("features", "reference") or ("probabilities", "labels")
-    "What a score looks at."
+def inputs_of(metric: str) -> tuple[str, str]:  # such as ("features", "labels")
+    "What a score looks at: features and labels, features and a reference, or probabilities and labels."
     if metric not in TRANSFERABILITY_SCORES:
         names = {name.lower(): name for name in TRANSFERABILITY_SCORES}
         near = [names[name] for name in difflib.get_close_matches(str(metric).lower(), names)]

@@ -65,8 +65,8 @@ def dds(
       al., *Similarity of Neural Network Representations Revisited*, ICML 2019, equation 4, linear kernel.
     - **Meaning.** Whether the two models arrange the samples alike. CKA weighs directions by their squared
       variance; the distance forms standardise each feature first.
-    - **Range.** CKA 0 to 1, the others -1 to 1; 1 for the reference itself. CKA of unrelated features grows
-      with d / n. Constant features score 0.
+    - **Range.** CKA 0 to 1, others -1 to 1; the reference has 1, constant features 0. CKA of others grows
+      with d / n.
     - **Between models.** Comparable for one reference and the same samples, CKA with care where widths differ
       much and n is small. Not between references or forms.
     - **Cost.** CKA n d d' beside the shared decomposition, or n^2 (d + d') where n is smaller than both; the

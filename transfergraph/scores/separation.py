@@ -14,16 +14,8 @@ import scipy.sparse
 import scipy.sparse.linalg
 from scipy.linalg.blas import dsymv, dsyrk
 
-from transfergraph.scores.base import (
-    BLOCK,
-    Features,
-    FeaturesLike,
-    Labels,
-    LabelsLike,
-    as_features,
-    as_inputs,
-    matrix_product,
-)
+from . import base
+from .base import BLOCK, Features, FeaturesLike, Labels, LabelsLike, matrix_product
 
 # %% ../../nbs/03_scores/03_separation.ipynb #db6381a3
 def explained(features: Features, labels: Labels) -> np.ndarray:  # (k,), each from 0 to 1; k is the rank
@@ -58,12 +50,12 @@ def h_score(
       upper end whatever the features. There, use the shrinkage form.
     - **Cost.** n d min(n, d) for the decomposition shared with other scores, then min(n, d) d c.
     """
-    return float(explained(*as_inputs(features, labels, None)).sum())
+    return float(explained(*base.as_inputs(features, labels, None)).sum())
 
 # %% ../../nbs/03_scores/03_separation.ipynb #b306365c
 def shrinkage(features: FeaturesLike) -> float:  # from 0 to 1
     "Share of the identity in the covariance estimate of Ledoit and Wolf (2004); 0 for a single feature."
-    features = as_features(features)
+    features = base.as_features(features)
     n, d = features.n, features.d
     if d == 1 or not features.spread:
         return 0.0
@@ -86,15 +78,14 @@ def regularised_h_score(
 
     - **Source.** Ibrahim, Ponomareva and Mazumder, *Newer is not always better: Rethinking transferability
       metrics, their peculiarities, stability and performance*, ECML PKDD 2022: (1 - alpha) tr(Sigma_alpha^-1
-      Sigma_z). Both covariances are divided by n, as Ledoit and Wolf do; with n - 1 for Sigma_z alone, as in
-      some code, values are larger by n / (n - 1).
+      Sigma_z). Both covariances are divided by n, as Ledoit and Wolf do; code with n - 1 for Sigma_z alone
+      gives n / (n - 1) times as much.
     - **Meaning.** As for the H-score, with each principal axis weighted by how far it can be trusted.
     - **Range.** From 0 to the H-score. Constant features have 0.
-    - **Between models.** Comparable on the same samples and labels, also for different dimensions and for n <
-      d: what the shrinkage is for.
+    - **Between models.** Comparable on the same samples and labels, also for n < d and different dimensions.
     - **Cost.** As for the H-score, and one pass over the features for the lengths of the samples.
     """
-    features, labels = as_inputs(features, labels, None)
+    features, labels = base.as_inputs(features, labels, None)
     shares, alpha = explained(features, labels), shrinkage(features)
     kept = (1 - alpha) * features.spectrum
     return float((shares * kept / (kept + alpha * features.spread / features.d)).sum())
@@ -114,12 +105,11 @@ def lfc(
     - **Meaning.** The cosine of the two centred kernels: 1 if the samples of a class have the same features,
       at equal distances from those of other classes; 0 if all class means coincide.
     - **Range.** From 0 to 1. Constant features have 0.
-    - **Between models.** Comparable on the same samples and labels, whatever the dimension and the scale. A
-      few directions of large variance decide the value.
-    - **Cost.** n d min(n, d) for the scatter matrix shared with other scores, and one pass for the sums of
-      the classes. No eigenvectors.
+    - **Between models.** Comparable on the same samples and labels, of any dimension and scale. A few large
+      directions decide.
+    - **Cost.** n d min(n, d) for the scatter matrix shared with other scores, and one pass over the features.
     """
-    features, labels = as_inputs(features, labels)
+    features, labels = base.as_inputs(features, labels)
     features.prepare(labels)
     n, counts = features.n, labels.counts.astype(float)
     norm = float((features.gram**2).sum()) ** 0.5
@@ -177,7 +167,7 @@ def transrate(
     """
     if not epsilon > 0:
         raise ValueError(f"epsilon is {epsilon}; expected a positive number")
-    features, labels = as_inputs(features, labels)
+    features, labels = base.as_inputs(features, labels)
     features.prepare(labels)
     order = np.argsort(labels.codes, kind="stable")
     rate = 0.0
@@ -217,7 +207,7 @@ def gbc(
         raise ValueError(f"covariance is {covariance!r}; expected 'diagonal' or 'spherical'")
     if n_components < 1:
         raise ValueError(f"n_components is {n_components}; expected at least 1")
-    features, labels = as_inputs(features, labels)
+    features, labels = base.as_inputs(features, labels)
     features.prepare(labels)
     c = labels.n_columns
     points = features.coordinates(n_components)  # (n, k)
@@ -327,7 +317,7 @@ def sfda(
       the mean of their means; lambda is that of the first step in both. The share of the identity is at least
       1e-12 of the total variance, in case the scatter is singular.
     - **Meaning.** How surely a linear discriminant names the classes after each sample was moved towards the
-      other classes in proportion to the doubt about it.
+      others by its doubt.
     - **Range.** At most 0. Constant features have minus the entropy of the class frequencies.
     - **Between models.** Comparable on the same samples and labels with features of similar scale: lambda is
       near 1 for small variances, near 0 for large. No cross-validation: where n - c < d and lambda is small,
@@ -337,7 +327,7 @@ def sfda(
     """
     if not strength > 0:
         raise ValueError(f"strength is {strength}; expected a positive number")
-    features, labels = as_inputs(features, labels)
+    features, labels = base.as_inputs(features, labels)
     n, codes, shares = features.n, labels.codes, labels.counts / features.n
     if n < features.d:  # all samples lie in the space of their principal coordinates
         if not features.rank:
