@@ -162,10 +162,6 @@ def _wave(t):
     return 0.5 + 0.5 * np.sin(t)
 
 
-def _ripples(x, y, angle):
-    return np.cos(12 * (x * np.cos(angle) + y * np.sin(angle)))
-
-
 TEXTURES = {
     "wide stripes": lambda x, y, rng: _wave(9 * x),
     "stripes": lambda x, y, rng: _wave(16 * x),
@@ -175,7 +171,9 @@ TEXTURES = {
     "fine checks": lambda x, y, rng: ((np.sin(16 * x) * np.sin(16 * y)) > 0).astype(float),
     "dots": lambda x, y, rng: ((np.cos(12 * x) + np.cos(12 * y)) > 0.9).astype(float),
     "grid": lambda x, y, rng: (np.maximum(np.cos(12 * x), np.cos(12 * y)) > 0.85).astype(float),
-    "honeycomb": lambda x, y, rng: _wave(3 * sum(_ripples(x, y, a) for a in (0, 2.0944, 4.1888))),
+    "honeycomb": lambda x, y, rng: _wave(
+        3 * sum(np.cos(12 * (x * np.cos(a) + y * np.sin(a))) for a in (0, 2.0944, 4.1888))
+    ),
     "waves": lambda x, y, rng: _wave(16 * x + 2.5 * np.sin(7 * y)),
     "zigzag": lambda x, y, rng: _wave(16 * x + 3 * np.abs((4 * y) % 2 - 1)),
     "rings": lambda x, y, rng: _wave(18 * np.hypot(x, y)),

@@ -31,11 +31,8 @@ def digest(text: str) -> int:  # 0..2**64-1
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big")
 
 
-def half(
-    texts: Collection[str],
-    which: int,  # 0: for sources, 1: for targets
-) -> list[str]:  # about half of the texts, in their order
-    "The texts that the coin gives to one half. It sees which words there are, no order and no case."
+def half(texts: Collection[str], which: int) -> list[str]:  # about half of the texts, in their order
+    "Texts that the coin gives sources (0) or targets (1). It sees which words there are, no order or case."
     words = (" ".join(sorted(set(re.findall(r"\w+", text.lower())))) for text in texts)
     return [text for text, seen in zip(texts, words) if digest(seen) % 2 == which]
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ArrayLike', 'FeaturesLike', 'LabelsLike', 'BLOCK', 'to_numpy', 'Labels', 'UndefinedScoreError', 'as_labels',
-           'Features', 'matrix_product', 'as_features', 'as_inputs']
+           'Features', 'matrix_product', 'as_features', 'as_inputs', 'check_option']
 
 # %% ../../nbs/03_scores/01_base.ipynb #ccbcbecb
 import operator
@@ -195,12 +195,8 @@ class Features:
         size = max(64, BLOCK // (width or self.d))
         return (slice(start, min(start + size, self.n)) for start in range(0, self.n, size))
 
-    def block(
-        self,
-        rows: Any = slice(None),  # a slice, or an array of row numbers
-        columns: slice = slice(None),
-    ) -> Any:  # (rows, columns) float64, where the features are
-        "Some rows of the centred features."
+    def block(self, rows: Any = slice(None), columns: slice = slice(None)) -> Any:  # (rows, columns) float64
+        "Some rows of the centred features, by a slice or by numbers; where the features are."
         values = self._double(self.values[rows][:, columns])
         if self.tensor:  # may be the caller's own memory
             return values - self._mean[columns]
@@ -348,3 +344,9 @@ def as_inputs(
     "Check what most scores look at."
     features = as_features(features)
     return features, as_labels(labels, features.n, kinds)
+
+
+def check_option(name: str, value: Any, holds: bool, expected: str) -> None:
+    "Raise `ValueError` for an option of a score that is not as expected."
+    if not holds:
+        raise ValueError(f"{name} is {value}; expected {expected}")

@@ -123,10 +123,8 @@ def mixture_posterior(
     random_state: int = 0,  # for the starting points of k-means
 ) -> np.ndarray:  # (n, z) rows add up to 1
     "Posterior probabilities of the components of a Gaussian mixture; the latest is kept with the features."
-    if not 0 < energy <= 1:
-        raise ValueError(f"energy is {energy}; expected above 0 and up to 1")
-    if components < 1:
-        raise ValueError(f"components is {components}; expected at least 1")
+    base.check_option("energy", energy, 0 < energy <= 1, "above 0 and up to 1")
+    base.check_option("components", components, components >= 1, "at least 1")
     features = base.as_features(features)
     components = max(1, min(int(components), features.n // SAMPLES))
     if components == 1 or features.rank == 0:
@@ -181,8 +179,7 @@ def n_leep(
 
 
 def _clustered(features, labels, energy: float, components_per_class: int, random_state: int):
-    if components_per_class < 1:
-        raise ValueError(f"components_per_class is {components_per_class}; expected at least 1")
+    base.check_option("components_per_class", components_per_class, components_per_class >= 1, "at least 1")
     features, labels = base.as_inputs(features, labels)
     components = components_per_class * labels.n_columns
     return mixture_posterior(features, components, energy=energy, random_state=random_state), labels
@@ -192,11 +189,8 @@ TOLERANCE = 1e-10  # a bound is done when a step raises it by less, in nats per 
 _STEPS = 1000  # ... or after so many steps
 
 
-def _assign(
-    groups: list[np.ndarray],  # (n_y, z) probabilities of the samples of each class
-    log_weights: np.ndarray,  # (c, z) log e
-) -> tuple[np.ndarray, float]:  # (c, z) counts N; minus the sum of the divergences
-    "Best assignment of samples to source labels for given weights of the source labels in each class."
+def _assign(groups: list[np.ndarray], log_weights: np.ndarray) -> tuple[np.ndarray, float]:
+    "Counts N (c, z) of the best assignment of samples for these log e (c, z); minus the sum of divergences."
     # In units of the largest of its class, a weight below e^-700 is as good as that, and does not vanish.
     top = log_weights.max(axis=1, keepdims=True)
     log_weights = np.maximum(log_weights, top - 700)
@@ -209,8 +203,7 @@ def _assign(
 
 
 def _prior(labels: Labels, concentration: float) -> np.ndarray:  # (c, 1)
-    if not concentration > 0:
-        raise ValueError(f"concentration is {concentration}; expected above 0")
+    base.check_option("concentration", concentration, concentration > 0, "above 0")
     return concentration * labels.sums[:, None] / labels.n
 
 

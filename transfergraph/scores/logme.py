@@ -14,6 +14,7 @@ import numpy as np
 from scipy.linalg import lapack
 from scipy.optimize import minimize
 
+from . import base
 from .base import Features, FeaturesLike, Labels, LabelsLike, as_inputs, matrix_product
 
 # %% ../../nbs/03_scores/02_logme.ipynb #c03d4201
@@ -110,7 +111,6 @@ def _maximise(sums: Spectral | Tridiagonal, labels: Labels) -> tuple[np.ndarray,
 
     table = np.nan_to_num(evidence(*sums(sums.grid))[0], nan=-np.inf)  # (g, c)
     position = sums.grid[table.argmax(axis=0)]
-    value = table.max(axis=0)
     for step in (0.6, 0.2, 0.05):
         places = (position - step, position, position + step)
         before, middle, after = (evidence(*sums(place, own=True))[0] for place in places)
@@ -118,7 +118,7 @@ def _maximise(sums: Spectral | Tridiagonal, labels: Labels) -> tuple[np.ndarray,
         shift = np.divide(before - after, 2 * bend, out=np.zeros_like(bend), where=bend < 0)
         position = position + step * np.clip(shift, -1.5, 1.5)
     refined, share = evidence(*sums(position, own=True))
-    return np.maximum(refined, value), np.exp(position), share
+    return np.maximum(refined, table.max(axis=0)), np.exp(position), share
 
 # %% ../../nbs/03_scores/02_logme.ipynb #623feb60
 def logme(
@@ -131,9 +131,8 @@ def logme(
       Learning*, ICML 2021: equation 2, at the maximum over alpha and beta that its Algorithm 1 looks for.
     - **Meaning.** How probable the labels are under a Bayesian linear model of the features with the best
       prior and noise. Each class that occurs is regressed as 0 and 1, by itself.
-    - **Range.** All real numbers. Labels fitted without error would have infinite evidence where n exceeds
-      the rank; noise of 1e-13 of their squared length keeps it finite, and large. Constant features leave
-      only the evidence of the labels' mean.
+    - **Range.** All real numbers. Noise of 1e-13 of the labels' squared length keeps a perfect fit finite,
+      and large. Constant features leave only the evidence of the labels' mean.
     - **Between models.** Comparable on the same samples and labels, whatever the dimension of the features.
       Not between datasets: it depends on the number and frequency of classes.
     - **Cost.** n d min(n, d) for the decomposition shared with other scores, then 100 min(n, d) c.
@@ -169,8 +168,7 @@ def softmax_regression(
     penalty: float,  # rho, above 0
 ) -> tuple[float, np.ndarray, np.ndarray]:  # L; W (d, c), or of principal coordinates if n < d; b (c,)
     "Minimum of the penalised cross-entropy, in nats per sample."
-    if not penalty > 0:
-        raise ValueError(f"penalty is {penalty}; expected above 0")
+    base.check_option("penalty", penalty, penalty > 0, "above 0")
     features, labels = as_inputs(features, labels)
     n, c, codes = features.n, labels.n_columns, labels.codes
     k = features.d if features.n >= features.d else features.rank
@@ -233,8 +231,7 @@ def pactran_gaussian(
       of the features, or their principal coordinates where n < d.
     """
     for name, value in (("temperature", temperature), ("variance", variance)):
-        if not value > 0:
-            raise ValueError(f"{name} is {value}; expected above 0")
+        base.check_option(name, value, value > 0, "above 0")
     features, labels = as_inputs(features, labels)
     n, d, c = features.n, features.d, labels.n_columns
     strength, prior = temperature * n * d, variance / d
@@ -290,10 +287,8 @@ def logistic(
     - **Cost.** 5 n d c for each of up to 100 steps of L-BFGS; n min(n, d) c where n < d. Two copies of the
       features (of the principal coordinates where n < d) in single precision.
     """
-    if folds < 2:
-        raise ValueError(f"folds is {folds}; expected at least 2")
-    if not strength > 0:
-        raise ValueError(f"strength is {strength}; expected above 0")
+    base.check_option("folds", folds, folds >= 2, "at least 2")
+    base.check_option("strength", strength, strength > 0, "above 0")
     features, labels = as_inputs(features, labels)
     if _is_constant(features):
         return float(labels.counts.max() / features.n)

@@ -20,13 +20,9 @@ _DIGITS = 12  # of correlations; those that differ by rounding only must tie
 TIE = 1e-11  # share by which squared distances may differ and still tie
 
 
-def _slices(n: int) -> list[slice]:
-    return [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
-
-
 def tiles(n: int) -> Iterator[tuple[slice, slice]]:  # rows and columns; columns do not start before rows
     "Cover the upper triangle of an n x n matrix with square tiles."
-    slices = _slices(n)
+    slices = [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
     return ((rows, columns) for i, rows in enumerate(slices) for columns in slices[i:])
 
 
@@ -78,10 +74,11 @@ def squared_distances(features: Features) -> Iterator[tuple[slice, np.ndarray]]:
     "Squared Euclidean distances from some samples to all, block by block; of equal samples exactly 0."
     ready = SampleRows(features)
     lengths = np.concatenate([features.host((ready(rows) ** 2).sum(1)) for rows in features.row_blocks()])
-    for rows in _slices(features.n):
+    slices = [slice(start, min(start + TILE, features.n)) for start in range(0, features.n, TILE)]
+    for rows in slices:
         block = ready(rows)
         distances = np.empty((len(block), features.n))
-        for columns in _slices(features.n):
+        for columns in slices:
             products = features.host(matrix_product(block, ready(columns).T))
             sums = lengths[rows, None] + lengths[columns]
             squared = sums - 2 * products
@@ -197,10 +194,8 @@ def knn(
     if not 1 <= k < features.n:
         raise ValueError(f"k is {k}; expected 1 to {features.n - 1}, one less than there are samples")
     predicted = np.concatenate([_vote(labels, nearest) for nearest in _neighbours(features, k)])
-    if labels.kind == "classes":
-        return float((predicted == labels.codes).mean())
-    if labels.kind == "multilabel":
-        return float((predicted == labels.table).mean())
+    if labels.kind != "regression":
+        return float((predicted == (labels.codes if labels.kind == "classes" else labels.table)).mean())
     left = ((labels.table - predicted) ** 2).sum(0)
     return float((1 - left / ((labels.table - labels.table.mean(0)) ** 2).sum(0)).mean())
 

@@ -11,7 +11,7 @@ from functools import wraps
 
 import numpy as np
 
-from .base import Features, FeaturesLike, UndefinedScoreError, as_features
+from .base import Features, FeaturesLike, UndefinedScoreError, as_features, check_option
 from .pairwise import SampleRows, average_ranks, condensed, correlation
 
 
@@ -73,8 +73,7 @@ def dds(
       distance forms n^2 (d + d') / 2 and one tile of memory.
     """
     first, second = as_pair(features, reference)
-    if form not in _DDS_FORMS:
-        raise ValueError(f"form is {form!r}; expected one of {', '.join(_DDS_FORMS)}")
+    check_option("form", repr(form), form in _DDS_FORMS, f"one of {', '.join(_DDS_FORMS)}")
     if form == "CKA":
         norms = np.sqrt((first.host(first.gram) ** 2).sum() * (second.host(second.gram) ** 2).sum())
         if first.n < first.d and second.n < second.d:
@@ -138,8 +137,7 @@ def dse(
     if first.d != second.d:
         widths = f"features have {first.d} columns and reference {second.d}"
         raise UndefinedScoreError(f"{widths}; expected as many (RSA, DDS and PA compare models of any width)")
-    if form not in ("samples", "mean"):
-        raise ValueError(f"form is {form!r}; expected samples or mean")
+    check_option("form", repr(form), form in ("samples", "mean"), "samples or mean")
     if form == "mean":
         lengths = np.linalg.norm(first.mean) * np.linalg.norm(second.mean)
         return float(np.clip(first.mean @ second.mean / lengths, -1, 1)) if lengths > 0 else 0.0
@@ -168,8 +166,7 @@ def procrustes(
     - **Cost.** n d d' and a singular value decomposition of min(n, d) x min(n, d') numbers.
     """
     first, second = as_pair(features, reference)
-    if form not in ("similarity", "rotation"):
-        raise ValueError(f"form is {form!r}; expected similarity or rotation")
+    check_option("form", repr(form), form in ("similarity", "rotation"), "similarity or rotation")
     if form == "rotation":
         if first.d != second.d:
             widths = f"features have {first.d} columns and reference {second.d}; a rotation is"

@@ -165,8 +165,7 @@ def transrate(
     - **Cost.** n d min(n, d) for the scatter matrix, n d min(n / c, d) for those of the classes, and c min(n
       / c, d)^3 for their determinants. Memory min(n / c, d) (d + min(n / c, d)).
     """
-    if not epsilon > 0:
-        raise ValueError(f"epsilon is {epsilon}; expected a positive number")
+    base.check_option("epsilon", epsilon, epsilon > 0, "a positive number")
     features, labels = base.as_inputs(features, labels)
     features.prepare(labels)
     order = np.argsort(labels.codes, kind="stable")
@@ -203,10 +202,9 @@ def gbc(
       64 coordinates are kept. Classes well apart have 0 up to rounding.
     - **Cost.** The eigenvectors shared with other scores, n d 64 for the coordinates, 64 c^2 for the pairs.
     """
-    if covariance not in ("diagonal", "spherical"):
-        raise ValueError(f"covariance is {covariance!r}; expected 'diagonal' or 'spherical'")
-    if n_components < 1:
-        raise ValueError(f"n_components is {n_components}; expected at least 1")
+    known = covariance in ("diagonal", "spherical")
+    base.check_option("covariance", repr(covariance), known, "'diagonal' or 'spherical'")
+    base.check_option("n_components", n_components, n_components >= 1, "at least 1")
     features, labels = base.as_inputs(features, labels)
     features.prepare(labels)
     c = labels.n_columns
@@ -325,8 +323,7 @@ def sfda(
     - **Cost.** The scatter matrix shared with other scores, two passes of n d c, a scatter matrix of the
       samples in doubt, and d^3 for two Cholesky factors. For n < d, d is the rank.
     """
-    if not strength > 0:
-        raise ValueError(f"strength is {strength}; expected a positive number")
+    base.check_option("strength", strength, strength > 0, "a positive number")
     features, labels = base.as_inputs(features, labels)
     n, codes, shares = features.n, labels.codes, labels.counts / features.n
     if n < features.d:  # all samples lie in the space of their principal coordinates
