@@ -19,21 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from . import readers
 from .images import decode_images
-from transfergraph.data.readers import (
-    _READABLE,
-    SPLITS,
-    TABLE_READERS,
-    Part,
-    Source,
-    choose_splits,
-    listed,
-    read_arrow,
-    read_hub,
-    read_image_folder,
-    read_saved,
-    read_tables,
-)
+from .readers import SPLITS, TABLE_READERS, Part, Source, choose_splits, listed
 
 # %% ../../nbs/02_data/05_dataset.ipynb #10185d26023b46108eb7d9f57d49d2b3
 def _shuffled(labels: np.ndarray, random_state: int, purpose: int) -> list[np.ndarray]:
@@ -42,12 +30,8 @@ def _shuffled(labels: np.ndarray, random_state: int, purpose: int) -> list[np.nd
     return [rng[c].permutation(np.flatnonzero(labels == c)) for c in rng]
 
 
-def few_rows(
-    labels: np.ndarray,  # (n,) integers
-    per_class: int,  # rows to keep of each class at most
-    random_state: int = 0,
-) -> np.ndarray:  # row numbers, ascending
-    "A few rows of each class; all of a class that has no more."
+def few_rows(labels: np.ndarray, per_class: int, random_state: int = 0) -> np.ndarray:  # ascending
+    "Numbers of a few rows of each class, `per_class` at most, by labels that are (n,) integers."
     if per_class < 1:
         raise ValueError(f"per_class: {per_class} rows of each class; expected at least 1")
     return np.sort(np.concatenate([rows[:per_class] for rows in _shuffled(labels, random_state, 0)]))
@@ -81,28 +65,22 @@ class Dataset:
     licence: str = ""  # where the data come from and on which terms
 
     def __post_init__(self) -> None:
-        if (
-            self.items.keys() != self.labels.keys()
-            or not {"train", "test"} <= self.items.keys() <= SPLITS.keys()
-        ):
+        found = self.items.keys()
+        if found != self.labels.keys() or not {"train", "test"} <= found <= SPLITS.keys():
             splits = f"items of {', '.join(self.items)} and labels of {', '.join(self.labels)}"
             raise ValueError(f"{self.name}: {splits}; expected both of train, test and perhaps validation")
         for split, labels in self.labels.items():
-            items = self.items[split]
+            items, where = self.items[split], f"{self.name}: {split}"
             image = items.ndim == 4 and items.shape[3] == 3 and items.dtype == np.uint8
-            if self.modality not in ("image", "text") or (
-                not image if self.modality == "image" else items.ndim != 1
-            ):
+            if not {"image": image, "text": items.ndim == 1}.get(self.modality):
                 form = f"{items.dtype} {items.shape} as {self.modality} items"
-                raise ValueError(
-                    f"{self.name}: {split}: {form}; expected uint8 (n, h, w, 3) images or (n,) texts"
-                )
+                raise ValueError(f"{where}: {form}; expected uint8 (n, h, w, 3) images or (n,) texts")
             if labels.shape != items.shape[:1] or not len(labels) or labels.dtype.kind not in "iu":
                 form = f"{len(items)} items, {labels.dtype} {labels.shape} labels"
-                raise ValueError(f"{self.name}: {split}: {form}; expected one integer for each item")
+                raise ValueError(f"{where}: {form}; expected one integer for each item")
             if labels.min() < 0 or labels.max() >= self.n_classes:
                 wrong = labels.min() if labels.min() < 0 else labels.max()
-                raise ValueError(f"{self.name}: {split}: label {wrong}; expected 0 to {self.n_classes - 1}")
+                raise ValueError(f"{where}: label {wrong}; expected 0 to {self.n_classes - 1}")
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(labels)} {split}" for split, labels in self.labels.items())
@@ -127,13 +105,8 @@ class Dataset:
                 digest.update(json.dumps(list(block)).encode() if text else np.ascontiguousarray(block))
         return digest.hexdigest()[:16]
 
-    def subsample(
-        self,
-        per_class: int,  # items to keep of each class at most
-        split: str = "train",
-        random_state: int = 0,
-    ) -> "Dataset":  # the other splits are the same
-        "Keep a few items of each class of one split."
+    def subsample(self, per_class: int, split: str = "train", random_state: int = 0) -> "Dataset":
+        "Keep a few items of each class of one split, `per_class` at most; the other splits are the same."
         if split not in self.labels:
             raise ValueError(f"{self.name}: split {split!r} is missing; there are {', '.join(self.labels)}")
         rows = few_rows(self.labels[split], per_class, random_state)
@@ -156,23 +129,22 @@ def encode_labels(
     names: Sequence[str] | None = None,  # label names in their order, where labels are numbers into them
 ) -> tuple[dict[str, np.ndarray], list[str]]:  # split -> int64 (n,), and the label names
     "Labels as numbers from 0; raises `ValueError` naming the first row whose label is missing or no label."
-    if names is not None:
-        known = {str(i): i for i in range(len(names))}
     written = {split: [_label_text(value) for value in values] for split, values in labels.items()}
     if names is None:
         found = set().union(*written.values()) - {None}
         whole = all(re.fullmatch(r"-?\d+", name) for name in found)
         names = sorted(found, key=(lambda name: (int(name), name)) if whole else None)
         known = {name: i for i, name in enumerate(names)}
+    else:
+        known = {str(i): i for i in range(len(names))}
     for split, texts in written.items():
         for row, text in enumerate(texts):
             if text not in known:
                 value = labels[split][row]
                 expected = "a word or a whole number" if text is None else f"0 to {len(known) - 1}"
                 raise ValueError(f"{name_of(split, row)}: label {value!r}; expected {expected}")
-    return {s: np.array([known[text] for text in texts], np.int64) for s, texts in written.items()}, list(
-        names
-    )
+    codes = {s: np.array([known[text] for text in texts], np.int64) for s, texts in written.items()}
+    return codes, list(names)
 
 # %% ../../nbs/02_data/05_dataset.ipynb #8a65eabff63a45729fe45fb5ade58bdc
 class Embedded(Mapping):
@@ -203,19 +175,14 @@ def embedded_names() -> list[str]:
     return list(EMBEDDED)
 
 
-def read_embedded(
-    name: str,  # a key of `EMBEDDED`
-    splits: Mapping[str, str] | None,
-) -> Source:
+def read_embedded(name: str, splits: Mapping[str, str] | None) -> Source:
     "An embedded dataset; its images keep their own size."
     items, labels, names, licence = EMBEDDED[name]()
-    parts = {
-        split: Part(
-            labels[found], functools.partial("{}: {}, item {}".format, name, found), items[found].__getitem__
-        )
-        for split, found in choose_splits(items, splits, name).items()
-    }
-    return Source("image" if parts and items["train"].ndim == 4 else "text", parts, list(names), licence)
+    parts = {}
+    for split, found in choose_splits(items, splits, name).items():
+        name_of = functools.partial("{}: {}, item {}".format, name, found)
+        parts[split] = Part(labels[found], name_of, items[found].__getitem__)
+    return Source("image" if items["train"].ndim == 4 else "text", parts, list(names), licence)
 
 # %% ../../nbs/02_data/05_dataset.ipynb #4dd4641cc4064e0191573fe9c69df29b
 def read_source(
@@ -234,23 +201,23 @@ def read_source(
     if path.is_file():
         if path.suffix.lower() not in TABLE_READERS:
             raise ValueError(f"{path}: not a kind of file that is known; expected {listed(TABLE_READERS)}")
-        return path.stem, read_tables({"train": path}, splits, *columns, str(path))
+        return path.stem, readers.read_tables({"train": path}, splits, *columns, str(path))
     if path.is_dir() and text:
         name = path.resolve().name
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-            return name, read_arrow(read_saved(path), splits, *columns, decode, str(path))
+            return name, readers.read_arrow(readers.read_saved(path), splits, *columns, decode, str(path))
         if any(p.is_dir() for p in path.iterdir() if not p.name.startswith(".")):
-            return name, read_image_folder(path, splits, decode)
+            return name, readers.read_image_folder(path, splits, decode)
         tables = {p.stem: p for p in sorted(path.iterdir()) if p.suffix.lower() in TABLE_READERS}
         if not tables:
-            raise ValueError(f"{path}: no data in this folder; {_READABLE}")
-        return name, read_tables(tables, splits, *columns, str(path))
+            raise ValueError(f"{path}: no data in this folder; {readers._READABLE}")
+        return name, readers.read_tables(tables, splits, *columns, str(path))
     a_path = not isinstance(spec, str) or path.suffix.lower() in TABLE_READERS
     if a_path or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", text, re.ASCII):
-        raise FileNotFoundError(
-            f"{text or 'empty name'}: no such file or folder; {_READABLE} ({listed(EMBEDDED, 50)})"
-        )
-    return text, read_arrow(read_hub(text, EMBEDDED, revision), splits, *columns, decode, text)
+        known = f"{readers._READABLE} ({listed(EMBEDDED, 50)})"
+        raise FileNotFoundError(f"{text or 'empty name'}: no such file or folder; {known}")
+    found = readers.read_hub(text, EMBEDDED, revision)
+    return text, readers.read_arrow(found, splits, *columns, decode, text)
 
 
 def load_dataset(
@@ -258,16 +225,12 @@ def load_dataset(
     *,
     text_column: str | None = None,  # column of the texts, or of the images in a saved dataset
     label_column: str | None = None,
-    splits: Mapping[str, str]
-    | None = None,  # our split -> the source's, such as {"train": "train", "test": "dev"}
+    splits: Mapping[str, str] | None = None,  # our split -> the source's, such as {"test": "dev"}
     test_share: float = 0.25,  # of each class, set aside where the source has no test split
     per_class: int | Mapping[str, int] | None = None,  # items to keep of each class: of train, or by split
     size: int = 64,  # pixels of an image's side; embedded images keep their own
     random_state: int = 0,  # of the part set aside and of the items kept
-    cache: str
-    | os.PathLike
-    | bool
-    | None = None,  # folder of decoded images; None: the usual one; False: none
+    cache: str | os.PathLike | bool | None = None,  # folder of decoded images; None: the usual; False: none
     progress: bool = True,  # bars on stderr for what takes over two seconds
     revision: str | None = None,  # of a dataset on the hub: commit, branch or tag
 ) -> Dataset:
@@ -276,11 +239,10 @@ def load_dataset(
         raise ValueError(f"size: {size} pixels; expected at least 1")
     decode = functools.partial(decode_images, size=size, cache=cache, progress=progress)
     name, source = read_source(spec, splits, text_column, label_column, decode, revision)
-    parts = dict(source.parts)
-    for split, part in parts.items():
-        if not len(part.labels):
+    parts, found = dict(source.parts), {split: part.labels for split, part in source.parts.items()}
+    for split, values in found.items():
+        if not len(values):
             raise ValueError(f"{spec}: the {split} split has no items")
-    found = {split: part.labels for split, part in parts.items()}
     labels, names = encode_labels(found, lambda split, row: parts[split].name_of(row), source.label_names)
     classes, counts = np.unique(labels["train"], return_counts=True)
     if len(classes) < 2:
@@ -297,10 +259,8 @@ def load_dataset(
         labels = {"train": labels["train"][rows["train"]], "test": labels["train"][rows["test"]]}
     for split in labels:
         if len(new := np.flatnonzero(~np.isin(labels[split], classes))):
-            item = parts[split].name_of(int(rows[split][new[0]]))
-            raise ValueError(
-                f"{item}: label {names[labels[split][new[0]]]!r} of {split} does not occur in train"
-            )
+            item, label = parts[split].name_of(int(rows[split][new[0]])), names[labels[split][new[0]]]
+            raise ValueError(f"{item}: label {label!r} of {split} does not occur in train")
     for split, few in (per_class if isinstance(per_class, Mapping) else {"train": per_class}).items():
         if split not in labels:
             raise ValueError(f"{spec}: per_class: split {split!r} is missing; there are {listed(labels)}")
@@ -328,9 +288,7 @@ def contact_sheet(
     return sheet.transpose(0, 2, 1, 3, 4).reshape(len(sheet) * h, per_class * w, 3)
 
 
-def class_counts(
-    dataset: Dataset,
-) -> pd.DataFrame:  # a row for each label name, a column for each split
+def class_counts(dataset: Dataset) -> pd.DataFrame:  # a row for each label name, a column for each split
     "How many items each class has in each split."
     counts = {s: np.bincount(labels, minlength=dataset.n_classes) for s, labels in dataset.labels.items()}
     return pd.DataFrame(counts, index=pd.Index(dataset.label_names, name="label"))

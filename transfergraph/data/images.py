@@ -81,13 +81,10 @@ _BLOCK = 256  # images that are held in memory at a time
 
 def _blocks(read, names: Sequence[str], size: int, bar: Callable) -> Iterator[np.ndarray]:
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        rows = bar(range(len(names)), desc="decode images")
-        jobs = iter(rows)
+        jobs = iter(bar(range(len(names)), desc="decode images"))
         while block := list(itertools.islice(jobs, _BLOCK)):
-            contents = [read(row) for row in block]
-            yield np.stack(
-                [*pool.map(decode_image, contents, [names[r] for r in block], [size] * len(block))]
-            )
+            contents, called = [read(row) for row in block], [names[row] for row in block]
+            yield np.stack([*pool.map(decode_image, contents, called, [size] * len(block))])
 
 
 def decode_images(

@@ -49,10 +49,7 @@ class Source:
     licence: str = ""
 
 
-def listed(
-    names: Iterable,
-    most: int = 20,  # to name
-) -> str:
+def listed(names: Iterable, most: int = 20) -> str:
     "Names in an error: the first of them, and how many more there are."
     names = [str(name) for name in names]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
@@ -67,20 +64,18 @@ def choose_splits(
     found = list(found)
     if wanted is not None:
         if not isinstance(wanted, Mapping) or not {"train"} <= set(wanted) <= set(SPLITS):
-            raise ValueError(
-                f"splits: {wanted!r}; expected a dict from train, test, validation to {listed(found)}"
-            )
+            expected = f"expected a dict from train, test, validation to {listed(found)}"
+            raise ValueError(f"splits: {wanted!r}; {expected}")
         if missing := [name for name in wanted.values() if name not in found]:
             raise ValueError(f"{where}: split {missing[0]!r} is missing; there are {listed(found)}")
         return dict(wanted)
-    usual = {s: next((f for f in found if f.lower() in names), None) for s, names in SPLITS.items()}
-    chosen = {split: name for split, name in usual.items() if name}
     if len(found) == 1:
         return {"train": found[0]}
+    usual = {s: next((f for f in found if f.lower() in names), None) for s, names in SPLITS.items()}
+    chosen = {split: name for split, name in usual.items() if name}
     if "train" not in chosen:
-        raise ValueError(
-            f"{where}: no split is called train; say splits={{'train': ...}} out of {listed(found)}"
-        )
+        advice = f"say splits={{'train': ...}} out of {listed(found)}"
+        raise ValueError(f"{where}: no split is called train; {advice}")
     if "test" not in chosen and "validation" in chosen:
         chosen["test"] = chosen.pop("validation")
     return chosen
@@ -91,6 +86,12 @@ IMAGE_SUFFIXES = {f".{s}" for s in "bmp gif jfif jpeg jpg pbm pgm png ppm tif ti
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _folders(root: Path) -> list[Path]:
+    if not (found := [path for path in _visible(root) if path.is_dir()]):
+        raise ValueError(f"{root}: no folders in it; expected a folder of images for each class")
+    return found
 
 
 def _images(folder: Path) -> list[Path]:
@@ -106,27 +107,20 @@ def read_image_folder(
     decode: Callable,  # (read, names) -> images
 ) -> Source:
     "Images by class folder, with or without split folders above."
-    folders = {path.name: path for path in _visible(root) if path.is_dir()}
-    if not folders:
-        raise ValueError(f"{root}: no folders in it; expected a folder of images for each class")
+    folders = {path.name: path for path in _folders(root)}
     usual = [split for split, names in SPLITS.items() if {name.lower() for name in folders} & set(names)]
     by_split = splits is not None or (usual[:1] == ["train"] and (len(usual) > 1 or len(folders) == 1))
     roots = folders if by_split else {"train": root}
     chosen = choose_splits(roots, splits, str(root))
-    classes = {split: [p for p in _visible(roots[name]) if p.is_dir()] for split, name in chosen.items()}
+    classes = {split: _folders(roots[name]) for split, name in chosen.items()}
     names = sorted({folder.name for folders in classes.values() for folder in folders})
     parts = {}
     for split, folders in classes.items():
-        if not folders:
-            raise ValueError(
-                f"{roots[chosen[split]]}: no folders in it; expected a folder of images for each class"
-            )
         paths, labels = [], []
         for folder in folders:
             if not (images := _images(folder)):
-                raise ValueError(
-                    f"{folder}: a class without images; expected {listed(sorted(IMAGE_SUFFIXES))}"
-                )
+                kinds = listed(sorted(IMAGE_SUFFIXES))
+                raise ValueError(f"{folder}: a class without images; expected {kinds}")
             paths += images
             labels += [names.index(folder.name)] * len(images)
 
@@ -141,17 +135,14 @@ TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "title", "i
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "fine_label")
 
 
-def _choose_column(
-    candidates: list[str], usual: tuple[str, ...], where: str, what: str, columns: Sequence[str]
-) -> str:
+def _choose_column(candidates, usual, where: str, what: str, columns) -> str:
     by_name = {column.lower(): column for column in reversed(candidates)}
     if found := next((by_name[name] for name in usual if name in by_name), None):
         return found
     if len(candidates) == 1:
         return candidates[0]
-    raise ValueError(
-        f"{where}: which column holds the {what}s? There are {listed(columns)}; say {what}_column="
-    )
+    question = f"which column holds the {what}s? There are {listed(columns)}; say {what}_column="
+    raise ValueError(f"{where}: {question}")
 
 
 def choose_columns(
@@ -193,12 +184,12 @@ def _open_csv(path: Path, delimiter: str = ",") -> Opened:
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise ValueError(f"row {number} has {len(row)} fields, the header {len(header)}")
-    at = {column: i for i, column in enumerate(header)}
-    return (
-        header,
-        lambda columns: ([[row[at[c]] for row in rows] for c in columns], range(1, len(rows) + 1)),
-        {},
-    )
+
+    def read(columns: list[str]) -> tuple[list[list], Sequence[int]]:
+        places = [header.index(column) for column in columns]
+        return [[row[i] for row in rows] for i in places], range(1, len(rows) + 1)
+
+    return header, read, {}
 
 
 def _open_jsonl(path: Path) -> Opened:
@@ -211,9 +202,8 @@ def _open_jsonl(path: Path) -> Opened:
                 except ValueError as error:
                     raise ValueError(f"line {number}: {error}") from error
                 if not isinstance(rows[number], dict):
-                    raise ValueError(
-                        f'line {number}: expected an object such as {{"text": ..., "label": ...}}'
-                    )
+                    example = '{"text": ..., "label": ...}'
+                    raise ValueError(f"line {number}: expected an object such as {example}")
 
     def read(columns: list[str]) -> tuple[list[list], Sequence[int]]:
         for number, row in rows.items():
@@ -239,20 +229,19 @@ def _open_parquet(path: Path) -> Opened:
     return schema.names, read, names
 
 
-TABLE_READERS = {  # suffix -> how to open it
-    ".csv": _open_csv,
-    ".tsv": functools.partial(_open_csv, delimiter="\t"),
-    ".parquet": _open_parquet,
-    ".jsonl": _open_jsonl,
-}
+TABLE_READERS = {".csv": _open_csv, ".tsv": functools.partial(_open_csv, delimiter="\t")}
+TABLE_READERS |= {".parquet": _open_parquet, ".jsonl": _open_jsonl}  # suffix -> how to open it
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def _text_part(texts: Sequence, labels: Sequence, name_of: Callable[[int], str]) -> Part:
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
-            shown = (
-                "an empty text" if isinstance(text, str) else f"{str(text)[:40]!r} ({type(text).__name__})"
-            )
+            shown = f"{str(text)[:40]!r} ({type(text).__name__})"
+            shown = "an empty text" if isinstance(text, str) else shown
             raise ValueError(f"{name_of(row)}: {shown}; expected a text")
     array = np.empty(len(texts), object)
     array[:] = texts
@@ -275,7 +264,7 @@ def read_tables(
             text, label = choose_columns(columns, text_column, label_column, str(path))
             (texts, labels), numbers = read([text, label])
         except Exception as error:  # the parsers' errors do not name the file
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            reason = _reason(error)
             known = reason.startswith(str(path))
             raise ValueError(reason if known else f"{path}: cannot be read as a table: {reason}") from error
         word = "line" if path.suffix.lower() == ".jsonl" else "row"
@@ -305,25 +294,19 @@ def read_arrow(
     classes = of_type(datasets.ClassLabel)
     column, label = choose_columns(list(features), text_column, label_column, where, texts, classes)
     names = features[label].names if label in classes else None
-    labels = {
-        split: list(table[label])
-        for split, table in tables.items()
-        if splits is None or split in splits.values()
-    }
+    wanted = tables if splits is None else splits.values()
+    labels = {split: list(table[label]) for split, table in tables.items() if split in wanted}
     hidden = [split for split, values in labels.items() if set(values) <= ({-1, None} if names else {None})]
     kept = [split for split in tables if splits is not None or split not in hidden]
-    parts = {}
+    parts, of_images = {}, isinstance(features[column], datasets.Image)
     for split, name in choose_splits(kept, splits, where).items():
-        place = functools.partial("{}: {}, row {}".format, where, name)
-        name_of = lambda row, place=place: place(row + 1)
-        if not isinstance(features[column], datasets.Image):
+        name_of = lambda row, name=name: f"{where}: {name}, row {row + 1}"
+        if not of_images:
             parts[split] = _text_part(list(tables[name][column]), labels[name], name_of)
             continue
         images = tables[name].select_columns([column]).cast_column(column, datasets.Image(decode=False))
 
-        def fetch(
-            rows: np.ndarray, images: "datasets.Dataset" = images, name_of: Callable = name_of
-        ) -> np.ndarray:
+        def fetch(rows: np.ndarray, images=images, name_of: Callable = name_of) -> np.ndarray:
             def content(i: int) -> bytes:
                 image = images[int(rows[i])][column] or {}
                 if image.get("bytes") is None and not image.get("path"):
@@ -333,23 +316,18 @@ def read_arrow(
             return decode(content, [name_of(row) for row in rows])
 
         parts[split] = Part(labels[name], name_of, fetch)
-    info = next(iter(tables.values())).info
-    return Source(
-        "image" if isinstance(features[column], datasets.Image) else "text", parts, names, info.license or ""
-    )
+    licence = next(iter(tables.values())).info.license or ""
+    return Source("image" if of_images else "text", parts, names, licence)
 
 
-def read_saved(
-    folder: Path,  # written by `save_to_disk`
-) -> "datasets.DatasetDict | datasets.Dataset":
-    "A saved dataset; raises `ValueError` where a file of it is missing or broken."
+def read_saved(folder: Path) -> "datasets.DatasetDict | datasets.Dataset":
+    "What `save_to_disk` wrote; raises `ValueError` where a file of it is missing or broken."
     import datasets
 
     try:
         return datasets.load_from_disk(str(folder))
     except Exception as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise ValueError(f"{folder}: cannot be read as a saved dataset: {reason}") from error
+        raise ValueError(f"{folder}: cannot be read as a saved dataset: {_reason(error)}") from error
 
 
 _READABLE = (
@@ -378,5 +356,4 @@ def read_hub(
         missing = f"nothing local has this name and the Hugging Face hub could not be reached ({reason})"
         raise ConnectionError(f"{spec}: {missing}; {_READABLE} ({listed(embedded, 50)})") from error
     except Exception as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise ValueError(f"{spec}: cannot be loaded from the Hugging Face hub: {reason}") from error
+        raise ValueError(f"{spec}: cannot be loaded from the Hugging Face hub: {_reason(error)}") from error

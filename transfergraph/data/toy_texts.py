@@ -31,11 +31,8 @@ def digest(text: str) -> int:  # 0..2**64-1
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big")
 
 
-def half(
-    texts: Collection[str],
-    which: int,  # 0: for sources, 1: for targets
-) -> list[str]:  # about half of the texts, in their order
-    "The texts that the coin gives to one half. It sees which words there are, no order and no case."
+def half(texts: Collection[str], which: int) -> list[str]:  # about half of the texts, in their order
+    "Texts that the coin gives sources (0) or targets (1). It sees which words there are, no order or case."
     words = (" ".join(sorted(set(re.findall(r"\w+", text.lower())))) for text in texts)
     return [text for text, seen in zip(texts, words) if digest(seen) % 2 == which]
 
@@ -56,49 +53,32 @@ def divide(
     items, labels = {"train": [], "test": []}, {"train": [], "test": []}
     for label, name in enumerate(names):
         texts = sorted((t for t in unique[name] if classes[t] == 1), key=lambda t: (digest(t), t))
-        if len(texts) < train + test:
-            need = train + test
+        if len(texts) < (need := train + test):
             raise ValueError(f"class {name!r} has {len(texts)} texts of its own; expected at least {need}")
-        for split, part in (("test", texts[:test]), ("train", texts[test : test + train])):
+        for split, part in (("train", texts[test:need]), ("test", texts[:test])):
             items[split] += part
             labels[split] += [label] * len(part)
     arrays = {split: np.array(texts, dtype=object) for split, texts in items.items()}
     return arrays, {split: np.array(y, dtype=np.int64) for split, y in labels.items()}, names, licence
 
 # %% ../../nbs/02_data/02_toy_texts.ipynb #938c804e27f84196a10c8828c723f798
-LICENCES = {  # package -> its licence
-    "IPython": "BSD-3-Clause",
-    "PIL": "MIT-CMU",
-    "babel": "BSD-3-Clause, with Unicode CLDR data under Unicode-3.0",
-    "datasets": "Apache-2.0",
-    "matplotlib": "Matplotlib licence (PSF-based)",
-    "networkx": "BSD-3-Clause",
-    "numba": "BSD-2-Clause",
-    "numpy": "BSD-3-Clause",
-    "pandas": "BSD-3-Clause",
-    "prompt_toolkit": "BSD-3-Clause",
-    "scipy": "BSD-3-Clause",
-    "sklearn": "BSD-3-Clause",
-    "sympy": "BSD-3-Clause",
-    "timm": "Apache-2.0",
-    "torch": "BSD-3-Clause",
-    "torch_geometric": "MIT",
-    "transformers": "Apache-2.0",
-}
+_BSD = "IPython networkx numpy pandas prompt_toolkit scipy sklearn sympy torch"
+LICENCES = dict.fromkeys(_BSD.split(), "BSD-3-Clause")  # package -> its licence
+LICENCES |= dict.fromkeys(("datasets", "timm", "transformers"), "Apache-2.0")
+LICENCES |= {"PIL": "MIT-CMU", "numba": "BSD-2-Clause", "torch_geometric": "MIT"}
+LICENCES["babel"] = "BSD-3-Clause, with Unicode CLDR data under Unicode-3.0"
+LICENCES["matplotlib"] = "Matplotlib licence (PSF-based)"
 _DISTRIBUTIONS = {"IPython": "ipython", "PIL": "pillow", "sklearn": "scikit-learn"}  # if called otherwise
 _DISTRIBUTIONS["torch_geometric"] = "torch-geometric"
 LIBRARIES = "IPython matplotlib networkx pandas prompt_toolkit scipy sklearn sympy".split()
 _LIBRARY_NAMES = re.compile(  # what would give a library away
-    r"ipython|matplotlib|pyplot|\bplt\b|\bmpl|networkx|\bnx\b|pandas|\bpd\b|prompt.?toolkit|\bptk|scipy|sklearn"
-    r"|scikit|sympy|\bsym\b",
-    re.IGNORECASE,
+    r"(?i)ipython|matplotlib|pyplot|\b(plt|nx|pd|sym)\b|\b(mpl|ptk)|networkx|pandas|prompt.?toolkit|scipy|"
+    r"sklearn|scikit|sympy"
 )
 SKIPPED = re.compile(r"(^|/)(tests?|testing|externals|_?vendor|_?version\.py|__config__|_distributor)")
 
 
-def licence_of(
-    *packages: str,  # keys of `LICENCES`
-) -> str:  # one line: packages, versions, licences
+def licence_of(*packages: str) -> str:  # keys of `LICENCES` -> packages, versions, licences in one line
     "From which installed packages a set is read, and on which terms they come."
     named = {package: _DISTRIBUTIONS.get(package, package) for package in packages}
     parts = [f"{n} {importlib.metadata.version(n)} ({LICENCES[package]})" for package, n in named.items()]
@@ -122,24 +102,13 @@ def sentences(
     return found
 
 # %% ../../nbs/02_data/02_toy_texts.ipynb #b43b363d81ae4b689946ece5c682cd59
-_NODE_KINDS = {
-    ast.Assign: "assignment",
-    ast.AugAssign: "in-place",
-    ast.ClassDef: "class",
-    ast.Expr: "call",
-    ast.For: "for",
-    ast.FunctionDef: "def",
-    ast.If: "if",
-    ast.ImportFrom: "from",
-    ast.Raise: "raise",
-    ast.Return: "return",
-}
-BLOCKS = ("class", "def", "for", "if")  # their first line stands for them
+_NODE_KINDS = {ast.ClassDef: "class", ast.FunctionDef: "def", ast.For: "for", ast.If: "if"}
+BLOCKS = tuple(_NODE_KINDS.values())  # their first line stands for them
+_NODE_KINDS |= {ast.Assign: "assignment", ast.AugAssign: "in-place", ast.Expr: "call"}
+_NODE_KINDS |= {ast.ImportFrom: "from", ast.Raise: "raise", ast.Return: "return"}
 
 
-def parse(
-    text: str,  # a Python file
-) -> tuple[list, list]:  # docstrings: (kind, paragraphs); lines of code: (kind, line)
+def parse(text: str) -> tuple[list, list]:  # docstrings: (kind, paragraphs); lines of code: (kind, line)
     "Docstrings and one-line statements of a file, breadth first; nothing where it is not Python of today."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old files have escapes that Python now warns of
@@ -213,9 +182,8 @@ def topics() -> LabelledTexts:
     "Target: sentence of a docstring -> subject of scipy."
     by_class = {}
     for name in SUBJECTS.split():
-        found = half(prose("scipy", name, 400_000, high=11), 1)
-        stem = name.rstrip("s")  # would give it away
-        by_class[name] = [s for s in found if stem not in s.lower()]
+        found, stem = half(prose("scipy", name, 400_000, high=11), 1), name.rstrip("s")
+        by_class[name] = [s for s in found if stem not in s.lower()]  # it would give the subject away
     return divide(by_class, 10, 30, licence_of("scipy"))
 
 
@@ -230,9 +198,10 @@ def _first_sentences(packages, which):
 def kinds() -> LabelledTexts:
     "Source: first sentence of a docstring -> kind of thing that it describes."
     by_class = defaultdict(list)
-    for kind, s in _first_sentences([*LIBRARIES, "numpy", "torch", "transformers"], 0):
+    packages = [*LIBRARIES, "numpy", "torch", "transformers"]
+    for kind, s in _first_sentences(packages, 0):
         by_class[kind].append(s)
-    return divide(by_class, 80, 12, licence_of(*LIBRARIES, "numpy", "torch", "transformers"))
+    return divide(by_class, 80, 12, licence_of(*packages))
 
 
 def code() -> LabelledTexts:
@@ -335,9 +304,7 @@ def _named(locale, tables):
                 yield name.lower()
 
 
-def languages(
-    locales: str = SPOKEN,
-) -> LabelledTexts:
+def languages(locales: str = SPOKEN) -> LabelledTexts:
     "Source: name of a country or a language -> language that the name is in."
     by_class = {locale: _named(locale, ("territories", "languages")) for locale in locales.split()}
     return divide(by_class, 50, 8, licence_of("babel"))
@@ -417,8 +384,7 @@ def opinions(
     by_class = defaultdict(list)
     said = [(word, True) for word in good.split()] + [(word, False) for word in bad.split()]
     for (x, y), ((a, x_good), (b, y_good)) in product(permutations(things.split(), 2), permutations(said, 2)):
-        coin = digest(f"{x} {a} {y} {b}")
-        if coin % 2:
+        if (coin := digest(f"{x} {a} {y} {b}")) % 2:
             continue  # half of them are enough
         link, not_x, not_y = ("and", "but", "while")[coin // 2 % 3], coin // 6 % 3 == 0, coin // 18 % 3 == 0
         text = f"the {x} was {'not ' * not_x}{a} {link} the {y} was {'not ' * not_y}{b}"

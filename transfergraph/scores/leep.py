@@ -8,26 +8,21 @@ __all__ = ['ROUNDING', 'SAMPLES', 'TOLERANCE', 'ASSIGNMENTS', 'as_probabilities'
 
 # %% ../../nbs/03_scores/05_leep.ipynb #4da3a121
 import warnings
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy.special import digamma, gammaln, xlogy
 
-from .base import Features, Labels, as_features, as_labels, to_numpy
-
-if TYPE_CHECKING:
-    import torch
+from . import base
+from .base import ArrayLike, Features, FeaturesLike, Labels, LabelsLike
 
 # %% ../../nbs/03_scores/05_leep.ipynb #3388f7dd
 ROUNDING = 1e-2  # how far from 1 a row may add up to; predictions in bfloat16 are off by up to 0.004
 
 
-def as_probabilities(
-    probabilities: "np.ndarray | torch.Tensor",  # (n, z), rows add up to 1
-) -> np.ndarray:  # (n, z) float64, rows add up to 1 exactly
-    "Check source-label predictions; they are not negative and add up to 1 in each row."
-    table = to_numpy(probabilities)
+def as_probabilities(probabilities: ArrayLike) -> np.ndarray:  # (n, z) float64, rows add up to 1 exactly
+    "Check source-label predictions (n, z); they are not negative and add up to 1 in each row."
+    table = base.to_numpy(probabilities)
     if table.dtype.kind not in "buif":
         raise ValueError(f"probabilities hold {table.dtype}; expected real numbers")
     if table.ndim != 2 or table.shape[1] == 0:
@@ -53,45 +48,29 @@ def as_probabilities(
     return table
 
 
-def _by_class(
-    probabilities: "np.ndarray | torch.Tensor",
-    labels: "Labels | np.ndarray | torch.Tensor",
-) -> tuple[list[np.ndarray], Labels]:  # one (n_y, z) table for each class
-    "Checked probabilities, split by the class of the samples."
+def _by_class(probabilities: ArrayLike, labels: LabelsLike) -> tuple[list[np.ndarray], Labels]:
+    "Checked probabilities, split by the class of the samples: one (n_y, z) table for each."
     table = as_probabilities(probabilities)
-    labels = _labels_for(labels, len(table))
+    labels = base.as_labels(labels, len(table), of="probabilities")
     order = np.argsort(labels.codes, kind="stable")
     return np.split(table[order], np.cumsum(labels.counts)[:-1]), labels
 
-
-def _labels_for(labels: "Labels | np.ndarray | torch.Tensor", n: int) -> Labels:
-    labels = labels if isinstance(labels, Labels) else Labels(labels)
-    if labels.n != n:
-        raise ValueError(f"{labels.name} have {labels.n} rows and probabilities {n}; expected as many")
-    return as_labels(labels, n)
-
 # %% ../../nbs/03_scores/05_leep.ipynb #f897b5e2
 def leep(
-    probabilities: "np.ndarray | torch.Tensor",  # (n, z), the model's own predictions of its source labels
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    probabilities: ArrayLike,  # (n, z), the model's own predictions of its source labels
+    labels: LabelsLike,  # (n,) integers
 ) -> float:  # in nats per sample, at most 0; higher is better
     """LEEP: log-likelihood of the labels, predicted from the source labels that the model predicts.
 
-    **Source.** Nguyen, Hassner, Seeger and Archambeau, *LEEP: A New Measure to Evaluate Transferability of
-    Learned Representations*, ICML 2020: the average log of the expected empirical prediction, in natural
-    logarithms.
-
-    **Meaning.** How well a dummy classifier does that draws a source label from the model's prediction and
-    then a label from those that go with it. Its exponential is a geometric mean of probabilities.
-
-    **Range.** From minus the entropy of the labels, which constant probabilities give, to 0. Optimistic,
-    since the same samples are counted and scored.
-
-    **Between models.** Comparable on the same samples and labels; with care where one model has far more
-    source labels than another, since more of them fit better by chance, and where one is less confident than
-    another.
-
-    **Cost.** n z, and one copy of the probabilities in double precision. Raises `ValueError` for bad input.
+    - **Source.** Nguyen, Hassner, Seeger and Archambeau, *LEEP: A New Measure to Evaluate Transferability of
+      Learned Representations*, ICML 2020: the average log of the expected empirical prediction, in nats.
+    - **Meaning.** How well a dummy classifier does that draws a source label from the prediction, then one
+      that goes with it.
+    - **Range.** From minus the entropy of the labels (constant probabilities) to 0. It scores what it
+      counted.
+    - **Between models.** Comparable on the same samples and labels; with care where one model has far more
+      source labels, which fit better by chance, or less confidence.
+    - **Cost.** n z, and one copy of the probabilities in double precision.
     """
     groups, labels = _by_class(probabilities, labels)
     joint = np.stack([group.sum(axis=0) for group in groups])  # (c, z), n times P(y, z)
@@ -102,26 +81,20 @@ def leep(
 
 # %% ../../nbs/03_scores/05_leep.ipynb #a909e7d6
 def nce(
-    probabilities: "np.ndarray | torch.Tensor",  # (n, z) predictions of source labels, or (n,) the labels
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    probabilities: ArrayLike,  # (n, z) predictions of source labels, or (n,) the labels
+    labels: LabelsLike,  # (n,) integers
 ) -> float:  # in nats, at most 0; higher is better
     """NCE: minus the conditional entropy of the labels, given the source label that is predicted.
 
-    **Source.** Tran, Nguyen and Hassner, *Transferability and Hardness of Supervised Classification Tasks*,
-    ICCV 2019: the negative conditional entropy of their theorem 1, with the most probable source label as Z.
-    Some implementations weigh all source labels by their probability instead, which is another number.
-
-    **Meaning.** How much uncertainty about the label remains when the predicted source label is known.
-
-    **Range.** From minus the entropy of the labels to 0. Constant probabilities put every sample at the first
-    source label and give the lower end; as many source labels as samples give 0 whatever they mean.
-
-    **Between models.** Comparable on the same samples and labels, for similar numbers of source labels in
-    use.
-
-    **Cost.** n z to find the largest, n otherwise. Raises `ValueError` for bad input.
+    - **Source.** Tran, Nguyen and Hassner, *Transferability and Hardness of Supervised Classification Tasks*,
+      ICCV 2019: the negative conditional entropy of their theorem 1, with the most probable source label as
+      Z. Weighing all source labels by their probability, as some do, is another number.
+    - **Meaning.** How much uncertainty about the label remains when the predicted source label is known.
+    - **Range.** From minus the entropy of the labels to 0. With as many source labels as samples it is 0.
+    - **Between models.** Comparable on the same samples and labels, for similar numbers of source labels.
+    - **Cost.** n z to find the largest, n otherwise.
     """
-    values = to_numpy(probabilities)
+    values = base.to_numpy(probabilities)
     if values.ndim == 1 and values.dtype.kind in "bui":
         if len(values) < 2:
             raise ValueError(f"probabilities have {len(values)} row(s); expected at least 2")
@@ -130,7 +103,7 @@ def nce(
             raise ValueError(f"probabilities: row {row} is {values[row]}; source labels are numbered from 0")
     else:
         values = as_probabilities(values).argmax(axis=1)
-    labels = _labels_for(labels, len(values))
+    labels = base.as_labels(labels, len(values), of="probabilities")
     names, source = np.unique(values, return_inverse=True)
     shape = labels.n_columns, len(names)
     joint = np.bincount(labels.codes * len(names) + source, minlength=shape[0] * shape[1]).reshape(shape)
@@ -143,18 +116,16 @@ _posteriors: WeakKeyDictionary[Features, tuple[tuple, np.ndarray]] = WeakKeyDict
 
 
 def mixture_posterior(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
+    features: FeaturesLike,  # (n, d)
     components: int,  # how many Gaussians; fewer where there are not SAMPLES samples to each
     *,
     energy: float = 0.8,  # share of the variance that the principal components keep, above 0 and up to 1
     random_state: int = 0,  # for the starting points of k-means
 ) -> np.ndarray:  # (n, z) rows add up to 1
     "Posterior probabilities of the components of a Gaussian mixture; the latest is kept with the features."
-    if not 0 < energy <= 1:
-        raise ValueError(f"energy is {energy}; expected above 0 and up to 1")
-    if components < 1:
-        raise ValueError(f"components is {components}; expected at least 1")
-    features = as_features(features)
+    base.check_option("energy", energy, 0 < energy <= 1, "above 0 and up to 1")
+    base.check_option("components", components, components >= 1, "at least 1")
+    features = base.as_features(features)
     components = max(1, min(int(components), features.n // SAMPLES))
     if components == 1 or features.rank == 0:
         return np.ones((features.n, 1))
@@ -169,9 +140,8 @@ def mixture_posterior(
     k = int(np.searchsorted(kept, (energy - 1e-9) * kept[-1])) + 1
     points = features.coordinates(k) * np.sqrt(features.n * k / kept[k - 1])
     order = np.argsort((points**2).sum(axis=1), kind="stable")  # the same however samples are ordered
-    mixture = GaussianMixture(
-        components, covariance_type="diag", reg_covar=_VARIANCE_FLOOR, random_state=random_state
-    )
+    options = {"covariance_type": "diag", "reg_covar": _VARIANCE_FLOOR, "random_state": random_state}
+    mixture = GaussianMixture(components, **options)
     # k-means adds up in the order in which threads finish; with one thread, twice the same is the same.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # 100 steps at most; or fewer distinct points
@@ -182,8 +152,8 @@ def mixture_posterior(
 
 
 def n_leep(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers
     *,
     energy: float = 0.8,  # share of the variance that the principal components keep
     components_per_class: int = 5,  # Gaussians for each class
@@ -191,33 +161,26 @@ def n_leep(
 ) -> float:  # in nats per sample, at most 0; higher is better
     """N-LEEP: LEEP with the components of a Gaussian mixture of the features instead of source labels.
 
-    **Source.** Li, Jia, Sang, Zhu, Green, Wang and Gong, *Ranking Neural Checkpoints*, CVPR 2021: principal
-    components with 80 % of the energy, a mixture with five components for each class, then LEEP in its
-    posterior. Covariances are diagonal here, plus 1 % of the mean variance, where common code has them full
-    (which takes n k^2 5c a step, and is singular with few samples); components are at most one for every five
-    samples. Some published code reports the mean probability instead of the mean of its logarithm; that is
-    not LEEP.
-
-    **Meaning.** How pure the clusters of the features are: how well the label follows from the cluster.
-
-    **Range.** From minus the entropy of the labels to 0. Constant features, and fewer than ten samples, have
-    one cluster and give the lower end.
-
-    **Between models.** Comparable on the same samples and labels, whatever the dimension of the features. The
-    mixture is a local optimum from one start, so small differences mean nothing; try another `random_state`.
-
-    **Cost.** n k 5c for each of up to 100 steps, with k principal components, after the decomposition; memory
-    of some four matrices of n x 5c. The PACTran bounds on the same `Features` share the mixture. The same
-    rows in another order, shifted, scaled or rotated give the same value up to rounding.
+    - **Source.** Li, Jia, Sang, Zhu, Green, Wang and Gong, *Ranking Neural Checkpoints*, CVPR 2021: principal
+      components with 80 % of the energy, a mixture with five components for each class, then LEEP in its
+      posterior. Covariances are diagonal here, plus 1 % of the mean variance; full ones, as in common code,
+      take n k^2 5c a step and are singular with few samples. Components are at most one for every five
+      samples. The mean probability, which some code reports, is not LEEP: that is the mean of its logarithm.
+    - **Meaning.** How well the label follows from the cluster of the features.
+    - **Range.** From minus the entropy of the labels to 0. Constant features and under ten samples have the
+      lower.
+    - **Between models.** Comparable on the same samples and labels, whatever the dimension of the features.
+      The mixture is a local optimum, so small differences mean nothing; try another `random_state`.
+    - **Cost.** n k 5c for each of up to 100 steps, with k principal components, after the decomposition;
+      memory of some four matrices of n x 5c. The PACTran bounds on the same `Features` share the mixture.
+      Reordered, shifted, scaled or rotated rows give the same value up to rounding.
     """
     return leep(*_clustered(features, labels, energy, components_per_class, random_state))
 
 
 def _clustered(features, labels, energy: float, components_per_class: int, random_state: int):
-    if components_per_class < 1:
-        raise ValueError(f"components_per_class is {components_per_class}; expected at least 1")
-    features = as_features(features)
-    labels = as_labels(labels, features.n)
+    base.check_option("components_per_class", components_per_class, components_per_class >= 1, "at least 1")
+    features, labels = base.as_inputs(features, labels)
     components = components_per_class * labels.n_columns
     return mixture_posterior(features, components, energy=energy, random_state=random_state), labels
 
@@ -226,11 +189,8 @@ TOLERANCE = 1e-10  # a bound is done when a step raises it by less, in nats per 
 _STEPS = 1000  # ... or after so many steps
 
 
-def _assign(
-    groups: list[np.ndarray],  # (n_y, z) probabilities of the samples of each class
-    log_weights: np.ndarray,  # (c, z) log e
-) -> tuple[np.ndarray, float]:  # (c, z) counts N; minus the sum of the divergences
-    "Best assignment of samples to source labels for given weights of the source labels in each class."
+def _assign(groups: list[np.ndarray], log_weights: np.ndarray) -> tuple[np.ndarray, float]:
+    "Counts N (c, z) of the best assignment of samples for these log e (c, z); minus the sum of divergences."
     # In units of the largest of its class, a weight below e^-700 is as good as that, and does not vanish.
     top = log_weights.max(axis=1, keepdims=True)
     log_weights = np.maximum(log_weights, top - 700)
@@ -243,14 +203,13 @@ def _assign(
 
 
 def _prior(labels: Labels, concentration: float) -> np.ndarray:  # (c, 1)
-    if not concentration > 0:
-        raise ValueError(f"concentration is {concentration}; expected above 0")
+    base.check_option("concentration", concentration, concentration > 0, "above 0")
     return concentration * labels.sums[:, None] / labels.n
 
 
 def dirichlet_bound(
-    probabilities: "np.ndarray | torch.Tensor",  # (n, z), predictions of source labels or of clusters
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    probabilities: ArrayLike,  # (n, z), predictions of source labels or of clusters
+    labels: LabelsLike,  # (n,) integers
     *,
     concentration: float = 1.0,  # alpha, how many samples the prior is worth at each source label, above 0
 ) -> float:  # in nats per sample, at most 0
@@ -273,8 +232,8 @@ def dirichlet_bound(
 
 # %% ../../nbs/03_scores/05_leep.ipynb #a7c02851
 def gamma_bound(
-    probabilities: "np.ndarray | torch.Tensor",  # (n, z), predictions of source labels or of clusters
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    probabilities: ArrayLike,  # (n, z), predictions of source labels or of clusters
+    labels: LabelsLike,  # (n,) integers
     *,
     concentration: float = 1.0,  # alpha, the sum of the shapes of the priors at each source label, above 0
 ) -> float:  # in nats per sample, at most 0
@@ -290,7 +249,6 @@ def gamma_bound(
 
     counts, gain = np.stack([group.sum(axis=0) for group in groups]), 0.0
     u = np.full(table.shape[1], float(prior.sum()))  # its expectation under the prior
-    scale = table @ u
     for _ in range(_STEPS):
         a = prior + counts
         mass = a.sum(axis=0)
@@ -313,8 +271,8 @@ def gamma_bound(
 
 # %% ../../nbs/03_scores/05_leep.ipynb #5486711e
 def pactran_dirichlet(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers
     *,
     concentration: float = 1.0,  # how many samples the prior is worth at each cluster, above 0
     energy: float = 0.8,  # share of the variance that the principal components keep
@@ -323,29 +281,23 @@ def pactran_dirichlet(
 ) -> float:  # in nats per sample, at most 0; higher is better
     """PACTran-Dirichlet: evidence of the labels given the clusters, with a Dirichlet prior at each.
 
-    **Source.** Ding, Chen, Levinboim, Changpinyo and Soricut, *PACTran: PAC-Bayesian Metrics for Estimating
-    the Transferability of Pretrained Models to Classification Tasks*, ECCV 2022, arXiv 2203.05126: the bound
-    with a Dirichlet prior of weight 1, in the form for features (their "N" variant), with the mixture of
-    `n_leep`. Minus their bound, per sample. Their code stops after ten steps and divides by the number of
-    classes too; here a bound is done when a step raises it by less than 1e-10, or after 1,000.
-    `dirichlet_bound` takes probabilities.
-
-    **Meaning.** As N-LEEP, but each cluster pays for the conditional probabilities that it estimates.
-
-    **Range.** Negative; minus the entropy of the labels, and a little less, where clusters say nothing.
-    Constant features have one cluster.
-
-    **Between models.** Comparable on the same samples and labels, under the same conditions as N-LEEP.
-
-    **Cost.** That of the mixture, shared with N-LEEP, then n 5c a step.
+    - **Source.** Ding, Chen, Levinboim, Changpinyo and Soricut, *PACTran: PAC-Bayesian Metrics for Estimating
+      the Transferability of Pretrained Models to Classification Tasks*, ECCV 2022, arXiv 2203.05126: minus
+      the bound with a Dirichlet prior of weight 1, per sample, in the form for features (their "N" variant),
+      with the mixture of `n_leep`. Their code stops after ten steps and divides by the number of classes too;
+      here steps go on until one gains less than 1e-10 (at most 1,000). `dirichlet_bound` takes probabilities.
+    - **Meaning.** As N-LEEP, but each cluster pays for the conditional probabilities that it estimates.
+    - **Range.** Negative; minus the entropy of the labels, and a little less, for constant features.
+    - **Between models.** Comparable on the same samples and labels, as N-LEEP.
+    - **Cost.** That of the mixture, shared with N-LEEP, then n 5c a step.
     """
     clustered = _clustered(features, labels, energy, components_per_class, random_state)
     return dirichlet_bound(*clustered, concentration=concentration)
 
 
 def pactran_gamma(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers
     *,
     concentration: float = 1.0,  # sum of the shapes of the priors at each cluster, above 0
     energy: float = 0.8,  # share of the variance that the principal components keep
@@ -354,30 +306,19 @@ def pactran_gamma(
 ) -> float:  # in nats per sample, at most 0; higher is better
     """PACTran-Gamma: evidence of the labels given the clusters, with Gamma priors of unnormalised weights.
 
-    **Source.** Ding, Chen, Levinboim, Changpinyo and Soricut, *PACTran*, ECCV 2022, arXiv 2203.05126: the
-    bound with Gamma priors, shapes of sum 1 and rate 1, in the form for features, with the mixture of
-    `n_leep`. Minus their bound, per sample. Their code leaves the rates of the posterior at 1, where its
-    expression for the bound does not hold, and stops after ten steps; here the rates are optimised too, as
-    that expression assumes, until a step gains less than 1e-10 (at most 1,000). `gamma_bound` takes
-    probabilities.
-
-    **Meaning.** As PACTran-Dirichlet, but clusters also have weights, so that one can be ignored.
-
-    **Range.** Negative, and below PACTran-Dirichlet where samples belong to one cluster for sure: the weights
-    of the clusters then cost something and bring nothing. Constant features have one cluster.
-
-    **Between models.** Comparable on the same samples and labels, under the same conditions as N-LEEP.
-
-    **Cost.** That of the mixture, shared with N-LEEP, then 3 n 5c a step.
+    - **Source.** Ding, Chen, Levinboim, Changpinyo and Soricut, *PACTran*, ECCV 2022, arXiv 2203.05126: minus
+      the bound with Gamma priors, shapes of sum 1 and rate 1, per sample, in the form for features, with the
+      mixture of `n_leep`. Their code leaves the rates of the posterior at 1, where its expression for the
+      bound does not hold, and stops after ten steps; here the rates are optimised too, until a step gains
+      less than 1e-10 (at most 1,000). `gamma_bound` takes probabilities.
+    - **Meaning.** As PACTran-Dirichlet, but clusters also have weights, so that one can be ignored.
+    - **Range.** Negative, and below PACTran-Dirichlet where samples belong to one cluster for sure.
+    - **Between models.** Comparable on the same samples and labels, as N-LEEP.
+    - **Cost.** That of the mixture, shared with N-LEEP, then 3 n 5c a step.
     """
     clustered = _clustered(features, labels, energy, components_per_class, random_state)
     return gamma_bound(*clustered, concentration=concentration)
 
 
-ASSIGNMENTS = {
-    "LEEP": leep,
-    "NCE": nce,
-    "N-LEEP": n_leep,
-    "PACTran-Dirichlet": pactran_dirichlet,
-    "PACTran-Gamma": pactran_gamma,
-}
+ASSIGNMENTS = {"LEEP": leep, "NCE": nce, "N-LEEP": n_leep}
+ASSIGNMENTS |= {"PACTran-Dirichlet": pactran_dirichlet, "PACTran-Gamma": pactran_gamma}

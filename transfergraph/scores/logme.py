@@ -9,21 +9,16 @@ __all__ = ['FEW', 'EVIDENCE', 'GRADIENT', 'PROBES', 'Spectral', 'Tridiagonal', '
 # %% ../../nbs/03_scores/02_logme.ipynb #130d2502
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import lapack
 from scipy.optimize import minimize
 
-from .base import Features, Labels, as_features, as_labels, matrix_product
-
-if TYPE_CHECKING:
-    import torch
+from . import base
+from .base import Features, FeaturesLike, Labels, LabelsLike, as_inputs, matrix_product
 
 # %% ../../nbs/03_scores/02_logme.ipynb #c03d4201
-_NOISE = (
-    1e-13  # share of the labels' squared length that counts as noise at least; a perfect fit would have none
-)
+_NOISE = 1e-13  # share of the labels' squared length that is noise at least; a perfect fit would have none
 FEW = 32  # columns of labels up to which tridiagonal solves are cheaper than eigenvectors
 
 
@@ -36,9 +31,8 @@ class Spectral:
         m = matrix_product(features.axes.T, features.mean[:, None])[:, 0]  # (k,)
         self.m2, self.wu = self.n * m**2, (np.sqrt(self.n * self.s2) * m)[:, None] * self.u
         self.outside = self.n * max(float(features.mean @ features.mean - m @ m), 0.0)
-        rest = np.maximum(
-            labels.squares - labels.sums**2 / self.n - (self.u**2).sum(axis=0), _NOISE * labels.squares
-        )
+        left = labels.squares - labels.sums**2 / self.n - (self.u**2).sum(axis=0)
+        rest = np.maximum(left, _NOISE * labels.squares)
         self.rest = rest if self.n > self.k + 1 else np.zeros_like(rest)  # (c,)
         top = self.s2[0] if self.k else self.outside or 1.0
         self.grid = np.log(top) + np.arange(-50.0, 20.0)  # beyond either end the evidence is flat, or falls
@@ -53,13 +47,8 @@ class Spectral:
         sigma = lam + self.outside + lam * (self.m2[:, None] / d).sum(axis=0)
         log_det = np.log(d).sum(axis=0) + np.log(sigma) + (self.n - self.k - 1) * log_lambda
         if own:
-            return (
-                lam,
-                sigma,
-                log_det,
-                (self.u**2 / d).sum(axis=0) + self.rest / lam,
-                (self.wu / d).sum(axis=0),
-            )
+            square = (self.u**2 / d).sum(axis=0) + self.rest / lam
+            return lam, sigma, log_det, square, (self.wu / d).sum(axis=0)
         weight = (1 / d).T
         square = matrix_product(weight, self.u**2) + self.rest / lam[:, None]
         return lam[:, None], sigma[:, None], log_det[:, None], square, matrix_product(weight, self.wu)
@@ -98,19 +87,14 @@ class Tridiagonal:
 
 # %% ../../nbs/03_scores/02_logme.ipynb #b194e4a4
 def log_evidence(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) or (n, c)
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) or (n, c)
 ) -> np.ndarray:  # (c,), in nats per sample
     "Largest log evidence of each column of the labels, divided by n (You et al., 2021, equation 2)."
-    features = as_features(features)
-    labels = as_labels(labels, features.n, ("classes", "multilabel", "regression"))
+    features, labels = as_inputs(features, labels, None)
     features.prepare(labels)
-    few = (
-        labels.n_columns <= FEW
-        and features.n >= features.d > 1
-        and not (features.tensor or features.decomposed)
-    )
-    if few and features.spread > 1e-12 * features.mean @ features.mean:
+    few = labels.n_columns <= FEW and features.n >= features.d > 1 and not features.tensor
+    if few and not features.decomposed and features.spread > 1e-12 * features.mean @ features.mean:
         values, lam, share = _maximise(Tridiagonal(features, labels), labels)
         if np.isfinite(values).all() and (lam > 1e-10 * features.spread).all() and (share > 1e-8).all():
             return values
@@ -121,47 +105,37 @@ def _maximise(sums: Spectral | Tridiagonal, labels: Labels) -> tuple[np.ndarray,
     "Largest evidence of each column, its lambda, and the share of the labels' squares that is left as noise."
     n, y_e = labels.n, labels.sums / np.sqrt(labels.n)
 
-    def evidence(
-        lam: np.ndarray, sigma: np.ndarray, log_det: np.ndarray, square: np.ndarray, cross: np.ndarray
-    ):
+    def evidence(lam, sigma, log_det, square, cross):
         q = square + (y_e - cross) ** 2 / sigma
         return -0.5 * (np.log(2 * np.pi) + 1 + np.log(q / n) + log_det / n), lam * square / labels.squares
 
     table = np.nan_to_num(evidence(*sums(sums.grid))[0], nan=-np.inf)  # (g, c)
     position = sums.grid[table.argmax(axis=0)]
-    value = table.max(axis=0)
     for step in (0.6, 0.2, 0.05):
-        before, middle, after = (
-            evidence(*sums(position + shift, own=True))[0] for shift in (-step, 0.0, step)
-        )
+        places = (position - step, position, position + step)
+        before, middle, after = (evidence(*sums(place, own=True))[0] for place in places)
         bend = before - 2 * middle + after
         shift = np.divide(before - after, 2 * bend, out=np.zeros_like(bend), where=bend < 0)
         position = position + step * np.clip(shift, -1.5, 1.5)
     refined, share = evidence(*sums(position, own=True))
-    return np.maximum(refined, value), np.exp(position), share
+    return np.maximum(refined, table.max(axis=0)), np.exp(position), share
 
 # %% ../../nbs/03_scores/02_logme.ipynb #623feb60
 def logme(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers, (n, c) of 0 and 1, or real numbers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers, (n, c) of 0 and 1, or real numbers
 ) -> float:  # in nats per sample, any real number; higher is better
     """LogME: the mean over classes, or over columns, of the log of the maximum evidence, per sample.
 
-    **Source.** You, Liu, Wang and Long, *LogME: Practical Assessment of Pre-trained Models for Transfer
-    Learning*, ICML 2021: equation 2, at the maximum over alpha and beta that its Algorithm 1 looks for.
-
-    **Meaning.** How probable the labels are under a Bayesian linear model of the features with the best prior
-    and noise. Classes are regressed as 0 and 1, each by itself; classes that do not occur are left out.
-
-    **Range.** All real numbers. Labels that the features fit without error would have infinite evidence where
-    n exceeds their rank; noise of one part in 10^13 of the labels' squared length keeps the value finite, and
-    large. Constant features leave only the evidence of the labels' mean.
-
-    **Between models.** Comparable on the same samples and labels, whatever the dimension of the features. Not
-    between datasets: it depends on how many classes there are and how often each occurs.
-
-    **Cost.** n d min(n, d) for the decomposition shared with other scores, then 100 min(n, d) c; no copy of
-    the features. Raises `ValueError` for bad input, naming the argument and the first bad row.
+    - **Source.** You, Liu, Wang and Long, *LogME: Practical Assessment of Pre-trained Models for Transfer
+      Learning*, ICML 2021: equation 2, at the maximum over alpha and beta that its Algorithm 1 looks for.
+    - **Meaning.** How probable the labels are under a Bayesian linear model of the features with the best
+      prior and noise. Each class that occurs is regressed as 0 and 1, by itself.
+    - **Range.** All real numbers. Noise of 1e-13 of the labels' squared length keeps a perfect fit finite,
+      and large. Constant features leave only the evidence of the labels' mean.
+    - **Between models.** Comparable on the same samples and labels, whatever the dimension of the features.
+      Not between datasets: it depends on the number and frequency of classes.
+    - **Cost.** n d min(n, d) for the decomposition shared with other scores, then 100 min(n, d) c.
     """
     return float(log_evidence(features, labels).mean())
 
@@ -175,10 +149,9 @@ _STEPS = 5000  # of L-BFGS, at most
 
 def _blocks(features: Features, width: int) -> Iterator[tuple[slice, np.ndarray]]:
     "Rows of the centred features; of their principal coordinates, where those are fewer."
-    if features.n >= features.d:
-        return ((rows, features.host(features.block(rows))) for rows in features.row_blocks(width))
-    coordinates = features.coordinates()
-    return ((rows, coordinates[rows]) for rows in features.row_blocks(width))
+    coordinates = None if features.n >= features.d else features.coordinates()
+    for rows in features.row_blocks(width):
+        yield rows, features.host(features.block(rows)) if coordinates is None else coordinates[rows]
 
 
 def _log_softmax(block: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:  # (rows, c)
@@ -190,15 +163,13 @@ def _log_softmax(block: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np
 
 
 def softmax_regression(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers
     penalty: float,  # rho, above 0
 ) -> tuple[float, np.ndarray, np.ndarray]:  # L; W (d, c), or of principal coordinates if n < d; b (c,)
     "Minimum of the penalised cross-entropy, in nats per sample."
-    if not penalty > 0:
-        raise ValueError(f"penalty is {penalty}; expected above 0")
-    features = as_features(features)
-    labels = as_labels(labels, features.n)
+    base.check_option("penalty", penalty, penalty > 0, "above 0")
+    features, labels = as_inputs(features, labels)
     n, c, codes = features.n, labels.n_columns, labels.codes
     k = features.d if features.n >= features.d else features.rank
     bias = np.log(labels.sums / n)
@@ -237,40 +208,31 @@ def _is_constant(features: Features) -> bool:
 
 # %% ../../nbs/03_scores/02_logme.ipynb #4bde0558
 def pactran_gaussian(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers
     *,
     temperature: float = 0.1,  # lambda / (n d), above 0
     variance: float = 100.0,  # d sigma_0^2, above 0
 ) -> float:  # in nats per sample, at most 0; higher is better
     """PACTran-Gaussian: minus a PAC-Bayesian bound on the loss of a linear classifier with a Gaussian prior.
 
-    **Source.** Ding, Chen, Levinboim, Changpinyo and Soricut, *PACTran: PAC-Bayesian Metrics for Estimating
-    the Transferability of Pretrained Models to Classification Tasks*, ECCV 2022, arXiv 2203.05126: the
-    regularised risk and the flatness term with the trace of the Hessian, in their fixed setting, which needs
-    no search. Two things differ from their code: it stops after 100 steps of the optimiser, here the minimum
-    is found; and it takes the Hessian of the summed loss, where the derivation has the mean, and adds that of
-    the bias, which has no prior.
-
-    **Meaning.** Cross-entropy that a linear classifier may be expected to have on new samples, with its sign
-    changed.
-
-    **Range.** Negative. Constant features give minus the entropy of the labels.
-
-    **Between models.** Comparable on the same samples and labels if features have comparable scales and,
-    unless there are many more samples than features, comparable dimensions. The prior is for features as they
-    are: multiplying them by ten makes large weights cheaper. With as many features as samples any labels are
-    fitted with a flat loss, and noise scores better the more features it has. Rotations and shifts change
-    nothing.
-
-    **Cost.** n d c for each of some 50 to 500 evaluations of the loss; n min(n, d) c where n < d. No copy of
-    the features, or their principal coordinates where n < d.
+    - **Source.** Ding, Chen, Levinboim, Changpinyo and Soricut, *PACTran: PAC-Bayesian Metrics for Estimating
+      the Transferability of Pretrained Models to Classification Tasks*, ECCV 2022, arXiv 2203.05126: the
+      regularised risk and the flatness term with the trace of the Hessian, in their fixed setting. Two things
+      differ from their code: it stops after 100 steps of the optimiser, here the minimum is found; and it
+      takes the Hessian of the summed loss, where the derivation has the mean, and adds that of the bias.
+    - **Meaning.** Minus the cross-entropy that a linear classifier may have on new samples.
+    - **Range.** Negative. Constant features give minus the entropy of the labels.
+    - **Between models.** Comparable on the same samples and labels for features of similar scales and, unless
+      there are many more samples than features, dimensions. The prior is for features as they are:
+      multiplying them by ten makes large weights cheaper. With as many features as samples any labels are
+      fitted with a flat loss, and noise scores better the more features it has.
+    - **Cost.** n d c for each of some 50 to 500 evaluations of the loss; n min(n, d) c where n < d. No copy
+      of the features, or their principal coordinates where n < d.
     """
     for name, value in (("temperature", temperature), ("variance", variance)):
-        if not value > 0:
-            raise ValueError(f"{name} is {value}; expected above 0")
-    features = as_features(features)
-    labels = as_labels(labels, features.n)
+        base.check_option(name, value, value > 0, "above 0")
+    features, labels = as_inputs(features, labels)
     n, d, c = features.n, features.d, labels.n_columns
     strength, prior = temperature * n * d, variance / d
     risk, weights, bias = softmax_regression(features, labels, 1 / (strength * prior))
@@ -303,8 +265,8 @@ def deal(
 
 
 def logistic(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers
     *,
     folds: int = 5,  # parts of the samples, each held out once; at least 2
     strength: float = 1.0,  # `C` of scikit-learn's LogisticRegression, above 0
@@ -312,30 +274,22 @@ def logistic(
 ) -> float:  # share of held-out samples that are classified rightly, 0 to 1; higher is better
     """Logistic probe: held-out accuracy of a linear classifier on the frozen features, by cross-validation.
 
-    **Source.** Common practice; compared with other scores by Renggli et al., *Which Model to Transfer?
-    Finding the Needle in the Growing Haystack*, CVPR 2022, arXiv 2010.06402, and by Bai et al., *How to
-    Determine the Most Powerful Pre-trained Language Model without Brute Force Fine-tuning?*, EMNLP Findings
-    2023, arXiv 2312.04775, who train on one part of the samples and test on another. Here each sample is held
-    out once, which takes five times as long and makes better use of few samples; features have a mean square
-    of 1.
-
-    **Meaning.** Accuracy that one gets without fine-tuning: often close below that with it.
-
-    **Range.** 0 to 1. Constant features give the share of the most common class. A class with one sample has
-    none to learn from when that is held out, and counts as a mistake.
-
-    **Between models.** Comparable on the same samples and labels, with any dimension and scale. Its standard
-    error is about the square root of accuracy times error over n: smaller differences mean nothing.
-
-    **Cost.** 5 n d c for each of up to 100 steps of L-BFGS; n min(n, d) c where n < d. Two copies of the
-    features (of the principal coordinates where n < d) in single precision.
+    - **Source.** Common practice; compared with other scores by Renggli et al., *Which Model to Transfer?
+      Finding the Needle in the Growing Haystack*, CVPR 2022, arXiv 2010.06402, and by Bai et al., *How to
+      Determine the Most Powerful Pre-trained Language Model without Brute Force Fine-tuning?*, EMNLP Findings
+      2023, arXiv 2312.04775, who train on one part of the samples and test on another. Here each sample is
+      held out once, which makes better use of few samples; features have a mean square of 1.
+    - **Meaning.** Accuracy that one gets without fine-tuning: often close below that with it.
+    - **Range.** 0 to 1. Constant features give the share of the commonest class. A class's only sample counts
+      as a mistake.
+    - **Between models.** Comparable on the same samples and labels, up to a standard error of sqrt(accuracy
+      error / n).
+    - **Cost.** 5 n d c for each of up to 100 steps of L-BFGS; n min(n, d) c where n < d. Two copies of the
+      features (of the principal coordinates where n < d) in single precision.
     """
-    if folds < 2:
-        raise ValueError(f"folds is {folds}; expected at least 2")
-    if not strength > 0:
-        raise ValueError(f"strength is {strength}; expected above 0")
-    features = as_features(features)
-    labels = as_labels(labels, features.n)
+    base.check_option("folds", folds, folds >= 2, "at least 2")
+    base.check_option("strength", strength, strength > 0, "above 0")
+    features, labels = as_inputs(features, labels)
     if _is_constant(features):
         return float(labels.counts.max() / features.n)
     from sklearn.exceptions import ConvergenceWarning

@@ -8,14 +8,11 @@ __all__ = ['TILE', 'TIE', 'NEIGHBOURS', 'tiles', 'SampleRows', 'squared_distance
 
 # %% ../../nbs/03_scores/04_pairwise.ipynb #e1cf8736
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .base import Features, Labels, as_features, as_labels, matrix_product
-
-if TYPE_CHECKING:
-    import torch
+from .base import Features, FeaturesLike, Labels, LabelsLike, as_inputs, matrix_product
 
 # %% ../../nbs/03_scores/04_pairwise.ipynb #b867c883
 TILE = 1024  # rows and columns of a tile: 8 MB in double precision
@@ -23,9 +20,7 @@ _DIGITS = 12  # of correlations; those that differ by rounding only must tie
 TIE = 1e-11  # share by which squared distances may differ and still tie
 
 
-def tiles(
-    n: int,  # number of samples
-) -> Iterator[tuple[slice, slice]]:  # rows and columns; columns do not start before rows
+def tiles(n: int) -> Iterator[tuple[slice, slice]]:  # rows and columns; columns do not start before rows
     "Cover the upper triangle of an n x n matrix with square tiles."
     slices = [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
     return ((rows, columns) for i, rows in enumerate(slices) for columns in slices[i:])
@@ -46,16 +41,12 @@ class SampleRows:
         if standardise:
             squares = sum((features.block(rows) ** 2).sum(0) for rows in features.row_blocks())
             deviation = np.sqrt(features.host(squares) / features.n)
-            self.scale = features.put(
-                np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
-            )
+            inverse = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+            self.scale = features.put(inverse)
         # Without standardising, directions are those of the features as they are, not of the centred ones.
         self.shift = features.put(features.mean) if unit and not standardise else None
 
-    def __call__(
-        self,
-        rows: slice,
-    ) -> Any:  # (rows, d) float64, where the features are
+    def __call__(self, rows: slice) -> Any:  # (rows, d) float64, where the features are
         block = self.features.block(rows)
         block = block + self.shift if self.shift is not None else block
         block = block * self.scale if self.scale is not None else block
@@ -69,10 +60,8 @@ class SampleRows:
             block = block / length
         return block
 
-    def products(
-        self,
-    ) -> Iterator[tuple[slice, slice, np.ndarray]]:  # rows, columns, (rows, columns) inner products
-        "Inner products of all pairs of rows, tile by tile."
+    def products(self) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        "Inner products of all pairs of rows, tile by tile: rows, columns, (rows, columns) products."
         previous = None
         for rows, columns in tiles(self.features.n):
             if previous != rows:
@@ -81,10 +70,8 @@ class SampleRows:
             yield rows, columns, self.features.host(matrix_product(left, right.T))
 
 
-def squared_distances(
-    features: Features,
-) -> Iterator[tuple[slice, np.ndarray]]:  # rows, (rows, n) squared Euclidean distances
-    "Distances from some samples to all samples, block by block; those of equal samples are exactly 0."
+def squared_distances(features: Features) -> Iterator[tuple[slice, np.ndarray]]:  # rows, (rows, n)
+    "Squared Euclidean distances from some samples to all, block by block; of equal samples exactly 0."
     ready = SampleRows(features)
     lengths = np.concatenate([features.host((ready(rows) ** 2).sum(1)) for rows in features.row_blocks()])
     slices = [slice(start, min(start + TILE, features.n)) for start in range(0, features.n, TILE)]
@@ -100,41 +87,14 @@ def squared_distances(
         yield rows, distances
 
 # %% ../../nbs/03_scores/04_pairwise.ipynb #b6b4bf58
-def average_ranks(
-    values: np.ndarray,  # (m,)
-) -> np.ndarray:  # (m,) float64, from 1; equal values share the mean of their ranks
-    "Ranks of numbers."
-    order = np.argsort(values)
-    values = values[order]
-    ranks = np.arange(1.0, len(values) + 1)
-    first, length = _ties(values)
-    if len(first):
-        tied = np.repeat(first, length) + _counts(length)
-        ranks[tied] = np.repeat(first + (length + 1) / 2, length)
-    result = np.empty_like(ranks)
-    result[order] = ranks
-    return result
+def average_ranks(values: np.ndarray) -> np.ndarray:  # (m,) float64
+    "Ranks of numbers, from 1; equal values share the mean of their ranks."
+    from scipy.stats import rankdata
+
+    return rankdata(values)
 
 
-def _ties(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Where runs of equal numbers start in sorted values, and how long they are."
-    equal = np.flatnonzero(values[1:] == values[:-1])
-    if not len(equal):
-        return equal, equal
-    breaks = np.flatnonzero(np.diff(equal) > 1)
-    first = equal[np.r_[0, breaks + 1]]
-    return first, equal[np.r_[breaks, len(equal) - 1]] - first + 2
-
-
-def _counts(length: np.ndarray) -> np.ndarray:
-    "0, 1, ... for each length, one after the other."
-    return np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-
-
-def correlation(
-    a: np.ndarray,  # (m,)
-    b: np.ndarray,  # (m,)
-) -> float:  # in [-1, 1]; 0 where one of them is constant
+def correlation(a: np.ndarray, b: np.ndarray) -> float:  # in [-1, 1]; 0 where one of them is constant
     "Pearson's correlation."
     a, b = a - a.mean(), b - b.mean()
     size = np.sqrt((a @ a) * (b @ b))
@@ -155,30 +115,23 @@ def condensed(
 
 # %% ../../nbs/03_scores/04_pairwise.ipynb #7cbdb13e
 def parc(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers, (n, c) of 0 and 1, or real numbers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers, (n, c) of 0 and 1, or real numbers
 ) -> float:  # in [-1, 1]; higher is better
     """PARC: rank correlation between distances of samples in the features and in the labels.
 
-    **Source.** Bolya, Mittapalli and Hoffman, *Scalable Diverse Model Selection for Accessible Transfer
-    Learning*, NeurIPS 2021, section 4, without the reduction of dimensions and without the factor 100.
-
-    **Meaning.** Spearman's correlation, over all pairs of samples, of 1 - Pearson's correlation of their
-    standardised features and 1 - Pearson's correlation of their labels, one-hot or 0/1 rows. Real
-    numbers, and a single column of 0 and 1, have no correlation within a row; there the distance is the
-    Euclidean one.
-
-    **Range.** -1 to 1; about 0 for features that know nothing. Where all pairs are equally far apart, in the
-    features (as constant ones are) or in the labels, it is 0.
-
-    **Between models.** Comparable on the same samples and labels. How large it can be depends on the
-    number of classes and their sizes, so not between datasets.
-
-    **Cost.** n^2 d / 2 for the products and n^2 log n for the ranks. Memory: n^2 / 2 numbers for classes,
-    two to four times as many for other labels.
+    - **Source.** Bolya, Mittapalli and Hoffman, *Scalable Diverse Model Selection for Accessible Transfer
+      Learning*, NeurIPS 2021, section 4, without the reduction of dimensions and without the factor 100.
+    - **Meaning.** Spearman's correlation, over all pairs of samples, of 1 - Pearson's correlation of their
+      standardised features and that of their labels, one-hot or 0/1 rows. Real numbers, and a single column
+      of 0 and 1, have no correlation within a row; there the distance is Euclidean.
+    - **Range.** -1 to 1; about 0 for features that know nothing. Where all pairs are equally far apart, in
+      the features (constant ones) or the labels, it is 0.
+    - **Between models.** Comparable on the same samples and labels. Not between datasets: classes bound it.
+    - **Cost.** n^2 d / 2 for the products, n^2 log n for the ranks. Memory n^2 / 2 for classes, 2 n^2 for
+      other labels.
     """
-    features = as_features(features)
-    labels = as_labels(labels, features.n, ("classes", "multilabel", "regression"))
+    features, labels = as_inputs(features, labels, None)
     ready = SampleRows(features, standardise=True, centre=True, unit=True)
     if labels.kind != "classes":
         target = Features(labels.table, "labels")
@@ -198,8 +151,8 @@ def parc(
     values = np.sort(np.concatenate(same))
     ranks = (np.searchsorted(every, values) + np.searchsorted(every, values, side="right") + 1) / 2
     total, number = len(every), len(values)
-    _, ties = _ties(every)
-    ties = ties.astype(float)
+    ties = np.diff(np.flatnonzero(np.r_[True, every[1:] != every[:-1], True]))
+    ties = ties[ties > 1].astype(float)
     spread = (float(total) ** 3 - total - (ties**3 - ties).sum()) / 12
     size = np.sqrt(spread * number * (total - number) / total)
     return float(np.clip((number * (total + 1) / 2 - ranks.sum()) / size, -1, 1)) if size > 0 else 0.0
@@ -217,39 +170,32 @@ def _label_distances(labels: Labels, target: Features) -> Iterator[tuple[slice, 
 
 # %% ../../nbs/03_scores/04_pairwise.ipynb #05782355
 def knn(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers, (n, c) of 0 and 1, or real numbers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers, (n, c) of 0 and 1, or real numbers
     *,
     k: int = 1,  # number of neighbours, from 1 to n - 1
 ) -> float:  # share in [0, 1], for real numbers at most 1; higher is better
     """k-NN: leave-one-out accuracy of the k nearest neighbours.
 
-    **Source.** Puigcerver et al., *Scalable Transfer Learning with Expert Models*, ICLR 2021, section
-    3.2, who take k = 1; leave-one-out as there.
-
-    **Meaning.** Each sample is predicted from its k nearest others by Euclidean distance: the class that
-    most of them have, the lower number where two are as frequent; each label of several that more than
-    half of them have (the score is the mean accuracy over labels); the mean of real numbers (the score is
-    the coefficient of determination, the mean of it over columns). Of equally distant samples the earlier
-    row is the nearer.
-
-    **Range.** 0 to 1; for real numbers from below 0, where the mean label predicts better, to 1. Constant
-    features make all samples neighbours, so that the first rows predict all others.
-
-    **Between models.** Comparable on the same samples and labels, and read as an accuracy. It depends on the
-    scale of the features against each other, not on their common scale.
-
-    **Cost.** n^2 d for the distances; a block of rows at a time in memory.
+    - **Source.** Puigcerver et al., *Scalable Transfer Learning with Expert Models*, ICLR 2021, section 3.2,
+      with k = 1; leave-one-out as there.
+    - **Meaning.** Each sample is predicted from its k nearest others by Euclidean distance: the class that
+      most of them have, the lower number where two are as frequent; each label of several that more than half
+      of them have (the score is the mean accuracy over labels); the mean of real numbers (the score is the
+      coefficient of determination, its mean over columns). Of equally distant samples the earlier row is
+      nearer.
+    - **Range.** 0 to 1; for real numbers from below 0, where the mean label predicts better, to 1. With
+      constant features the first rows predict all others.
+    - **Between models.** Comparable on the same samples and labels, and read as an accuracy. It depends on
+      the scale of the features against each other, not on their common scale.
+    - **Cost.** n^2 d for the distances; a block of rows at a time in memory.
     """
-    features = as_features(features)
-    labels = as_labels(labels, features.n, ("classes", "multilabel", "regression"))
+    features, labels = as_inputs(features, labels, None)
     if not 1 <= k < features.n:
         raise ValueError(f"k is {k}; expected 1 to {features.n - 1}, one less than there are samples")
     predicted = np.concatenate([_vote(labels, nearest) for nearest in _neighbours(features, k)])
-    if labels.kind == "classes":
-        return float((predicted == labels.codes).mean())
-    if labels.kind == "multilabel":
-        return float((predicted == labels.table).mean())
+    if labels.kind != "regression":
+        return float((predicted == (labels.codes if labels.kind == "classes" else labels.table)).mean())
     left = ((labels.table - predicted) ** 2).sum(0)
     return float((1 - left / ((labels.table - labels.table.mean(0)) ** 2).sum(0)).mean())
 
@@ -275,26 +221,21 @@ def _vote(labels: Labels, nearest: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/03_scores/04_pairwise.ipynb #4dad3769
 def msc(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers
 ) -> float:  # in [-1, 1]; higher is better
     """MSC: mean silhouette coefficient of the classes.
 
-    **Source.** Meiseles and Rokach, *Source Model Selection for Deep Learning in the Time Series Domain*,
-    IEEE Access 2020; the coefficient is Rousseeuw's (1987).
-
-    **Meaning.** How much nearer, in Euclidean distance, samples are to their own class than to the next one.
-
-    **Range.** -1 to 1. A sample that is alone in its class counts 0, and so does one that is equally far
-    from all; constant features score 0.
-
-    **Between models.** Comparable on the same samples and labels; distances lose contrast as dimensions
-    grow, so of two models that separate classes as well, the wider tends to score lower.
-
-    **Cost.** n^2 d for the distances; a block of rows at a time in memory.
+    - **Source.** Meiseles and Rokach, *Source Model Selection for Deep Learning in the Time Series Domain*,
+      IEEE Access 2020; the coefficient is Rousseeuw's (1987).
+    - **Meaning.** How much nearer, in Euclidean distance, samples are to their own class than to the next.
+    - **Range.** -1 to 1. A sample that is alone in its class, or equally far from all (constant features),
+      counts 0.
+    - **Between models.** Comparable on the same samples and labels; distances lose contrast in many
+      dimensions, so of two models as good the wider tends to score lower.
+    - **Cost.** n^2 d for the distances; a block of rows at a time in memory.
     """
-    features = as_features(features)
-    labels = as_labels(labels, features.n)
+    features, labels = as_inputs(features, labels)
     total = 0.0
     for rows, distances in squared_distances(features):
         sums = (labels.indicator.T @ np.sqrt(distances).T).T  # (rows, c)

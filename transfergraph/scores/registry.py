@@ -23,28 +23,18 @@ if TYPE_CHECKING:
     import torch
 
 # %% ../../nbs/03_scores/07_registry.ipynb #8edb47106e1a46a883d545849b8ab81b
-TRANSFERABILITY_SCORES: dict[str, Callable[..., float]] = {
-    **EVIDENCE,
-    **SEPARATION,
-    **NEIGHBOURS,
-    **ASSIGNMENTS,
-    **PROBES,
-    **REFERENCE,
-}
+TRANSFERABILITY_SCORES: dict[str, Callable[..., float]] = EVIDENCE | SEPARATION | NEIGHBOURS
+TRANSFERABILITY_SCORES |= ASSIGNMENTS | PROBES | REFERENCE
 # These cost little beyond the decomposition that they share. Others iterate, or compare all pairs of samples.
 QUICK = [*EVIDENCE, *SEPARATION]
 
 
-def inputs_of(
-    metric: str,  # a name in TRANSFERABILITY_SCORES
-) -> tuple[str, str]:  # ("features", "labels"), ("features", "reference") or ("probabilities", "labels")
-    "What a score looks at."
+def inputs_of(metric: str) -> tuple[str, str]:  # such as ("features", "labels")
+    "What a score looks at: features and labels, features and a reference, or probabilities and labels."
     if metric not in TRANSFERABILITY_SCORES:
         names = {name.lower(): name for name in TRANSFERABILITY_SCORES}
         near = [names[name] for name in difflib.get_close_matches(str(metric).lower(), names)]
-        known = (
-            f"did you mean {' or '.join(near)}" if near else f"known are {', '.join(TRANSFERABILITY_SCORES)}"
-        )
+        known = f"did you mean {' or '.join(near)}" if near else f"known are {', '.join(names.values())}"
         raise ValueError(f"metric {metric!r} is not known; {known}")
     return tuple(inspect.signature(TRANSFERABILITY_SCORES[metric]).parameters)[:2]
 
@@ -64,8 +54,7 @@ def score(
 def score_all(
     features: "Features | np.ndarray | torch.Tensor",  # (n, d)
     labels: "Labels | np.ndarray | torch.Tensor | Mapping[str, Any]",  # (n,) or (n, c); several by name
-    metrics: Sequence[str]
-    | None = None,  # names in TRANSFERABILITY_SCORES, or QUICK; None: all that the inputs allow
+    metrics: Sequence[str] | None = None,  # names, or QUICK; None: all that the inputs allow
     *,
     reference: "Features | np.ndarray | torch.Tensor | None" = None,  # (n, d'), features of another model
     probabilities: "np.ndarray | torch.Tensor | None" = None,  # (n, z), predictions of source labels
@@ -99,11 +88,10 @@ def score_all(
         bar.set_postfix_str(metric, refresh=False)
         features.prepare(label_sets[name])
         values = [label_sets[name] if key == "labels" else given[key] for key in inputs_of(metric)]
-        takes_seed = "random_state" in inspect.signature(TRANSFERABILITY_SCORES[metric]).parameters
+        function = TRANSFERABILITY_SCORES[metric]
+        takes_seed = "random_state" in inspect.signature(function).parameters
         try:
-            found[name][metric] = TRANSFERABILITY_SCORES[metric](
-                *values, **({"random_state": random_state} if takes_seed else {})
-            )
+            found[name][metric] = function(*values, **({"random_state": random_state} if takes_seed else {}))
         except UndefinedScoreError:
             if metrics is not None:
                 raise

@@ -8,91 +8,72 @@ __all__ = ['REFERENCE', 'as_pair', 'rsa', 'dds', 'cross_products', 'dse', 'procr
 # %% ../../nbs/03_scores/06_representation.ipynb #1f0d0fec
 from collections.abc import Iterator
 from functools import wraps
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .base import Features, UndefinedScoreError, as_features
+from .base import Features, FeaturesLike, UndefinedScoreError, as_features, check_option
 from .pairwise import SampleRows, average_ranks, condensed, correlation
 
-if TYPE_CHECKING:
-    import torch
 
-
-def as_pair(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    reference: "Features | np.ndarray | torch.Tensor",  # (n, d')
-) -> tuple[Features, Features]:
+def as_pair(features: FeaturesLike, reference: FeaturesLike) -> tuple[Features, Features]:
     "Check two feature matrices of the same samples."
     features, reference = as_features(features), as_features(reference, "reference")
     if features.n != reference.n:
-        raise ValueError(
-            f"features have {features.n} rows and reference {reference.n}; expected the same samples"
-        )
+        rows = f"features have {features.n} rows and reference {reference.n}"
+        raise ValueError(f"{rows}; expected the same samples")
     return features, reference
 
 # %% ../../nbs/03_scores/06_representation.ipynb #a78a9b86
 def rsa(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d), of the candidate
-    reference: "Features | np.ndarray | torch.Tensor",  # (n, d'), of the reference on the same samples
+    features: FeaturesLike,  # (n, d), of the candidate
+    reference: FeaturesLike,  # (n, d'), of the reference on the same samples
 ) -> float:  # in [-1, 1]; higher is better
     """RSA: rank correlation of the dissimilarities of all pairs of samples.
 
-    **Source.** Dwivedi and Roig, *Representation Similarity Analysis for Efficient Task Taxonomy & Transfer
-    Learning*, CVPR 2019, section 3.
-
-    **Meaning.** Whether samples that differ for the reference differ for the candidate: Spearman's
-    correlation of 1 - Pearson's correlation between samples across features.
-
-    **Range.** -1 to 1, and 1 for the reference itself. Samples whose features are all alike, and so constant
-    features, correlate with nothing; where all pairs are equally far apart the score is 0.
-
-    **Between models.** Comparable for one reference and the same samples, whatever the widths. Not between
-    references.
-
-    **Cost.** n^2 (d + d') / 2 for the products and n^2 log n for the ranks; memory of about 2 n^2 numbers.
+    - **Source.** Dwivedi and Roig, *Representation Similarity Analysis for Efficient Task Taxonomy & Transfer
+      Learning*, CVPR 2019, section 3.
+    - **Meaning.** Whether samples that differ for the reference differ for the candidate: Spearman's
+      correlation of 1 - Pearson's correlation between samples across features.
+    - **Range.** -1 to 1, and 1 for the reference itself. Samples whose features are all alike correlate with
+      nothing; where all pairs are equally far apart, as for constant features, the score is 0.
+    - **Between models.** Comparable for one reference and the same samples, of any width, not between
+      references.
+    - **Cost.** n^2 (d + d') / 2 for the products and n^2 log n for the ranks; memory of about 2 n^2 numbers.
     """
     first, second = as_pair(features, reference)
-    ranks = [average_ranks(condensed(first.n, _pearson_distances(f))) for f in (first, second)]
-    return correlation(*ranks)
 
+    def ranks(features: Features) -> np.ndarray:
+        products = SampleRows(features, centre=True, unit=True).products()
+        return average_ranks(condensed(features.n, ((r, c, 1 - block) for r, c, block in products)))
 
-def _pearson_distances(features: Features) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    for rows, columns, block in SampleRows(features, centre=True, unit=True).products():
-        yield rows, columns, 1 - block
+    return correlation(ranks(first), ranks(second))
 
 # %% ../../nbs/03_scores/06_representation.ipynb #48da087c
 _DDS_FORMS = ("CKA", "Pearson", "Euclidean", "cosine")
 
 
 def dds(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d), of the candidate
-    reference: "Features | np.ndarray | torch.Tensor",  # (n, d'), of the reference on the same samples
+    features: FeaturesLike,  # (n, d), of the candidate
+    reference: FeaturesLike,  # (n, d'), of the reference on the same samples
     *,
     form: str = "CKA",  # "CKA", or a distance between standardised features: "Pearson", "Euclidean", "cosine"
 ) -> float:  # in [-1, 1], CKA in [0, 1]; higher is better
     """DDS: cosine of two doubly centred matrices of similarities or distances between samples.
 
-    **Source.** Dwivedi, Huang, Cichy and Roig, *Duality Diagram Similarity: A Generic Framework for
-    Initialization Selection in Task Transfer Learning*, ECCV 2020, equation 2; CKA is that of Kornblith
-    et al., *Similarity of Neural Network Representations Revisited*, ICML 2019, equation 4, with the
-    linear kernel.
-
-    **Meaning.** Whether the two models arrange the samples alike. CKA weighs directions by their
-    variance, squared; the distance forms standardise each feature first and so count them alike.
-
-    **Range.** CKA 0 to 1, the others -1 to 1; 1 for the reference itself. CKA of unrelated features is
-    not 0 but grows with d / n. Constant features score 0.
-
-    **Between models.** Comparable for one reference and the same samples, CKA with care where widths differ
-    much and n is small. Not between references, and not between forms.
-
-    **Cost.** CKA n d d' beside the shared decomposition, or n^2 (d + d') where n is smaller than both; the
-    distance forms n^2 (d + d') / 2 and one tile of memory.
+    - **Source.** Dwivedi, Huang, Cichy and Roig, *Duality Diagram Similarity: A Generic Framework for
+      Initialization Selection in Task Transfer Learning*, ECCV 2020, equation 2; CKA is that of Kornblith et
+      al., *Similarity of Neural Network Representations Revisited*, ICML 2019, equation 4, linear kernel.
+    - **Meaning.** Whether the two models arrange the samples alike. CKA weighs directions by their squared
+      variance; the distance forms standardise each feature first.
+    - **Range.** CKA 0 to 1, others -1 to 1; the reference has 1, constant features 0. CKA of others grows
+      with d / n.
+    - **Between models.** Comparable for one reference and the same samples, CKA with care where widths differ
+      much and n is small. Not between references or forms.
+    - **Cost.** CKA n d d' beside the shared decomposition, or n^2 (d + d') where n is smaller than both; the
+      distance forms n^2 (d + d') / 2 and one tile of memory.
     """
     first, second = as_pair(features, reference)
-    if form not in _DDS_FORMS:
-        raise ValueError(f"form is {form!r}; expected one of {', '.join(_DDS_FORMS)}")
+    check_option("form", repr(form), form in _DDS_FORMS, f"one of {', '.join(_DDS_FORMS)}")
     if form == "CKA":
         norms = np.sqrt((first.host(first.gram) ** 2).sum() * (second.host(second.gram) ** 2).sum())
         if first.n < first.d and second.n < second.d:
@@ -100,8 +81,7 @@ def dds(
         else:
             product = (cross_products(first, second) ** 2).sum()
         return float(product / norms) if norms > 0 else 0.0
-    sums = np.zeros((2, first.n))
-    inner = np.zeros((2, 2))
+    sums, inner = np.zeros((2, first.n)), np.zeros((2, 2))
     for (rows, columns, a), (_, _, b) in zip(_distances(first, form), _distances(second, form), strict=True):
         twice = 1 if rows == columns else 2
         for i, p in enumerate((a, b)):
@@ -117,59 +97,47 @@ def dds(
     return float(np.clip(centred[0, 1] / np.sqrt(centred[0, 0] * centred[1, 1]), -1, 1))
 
 
-def cross_products(
-    first: Features,  # (n, d)
-    second: Features,  # (n, d')
-) -> np.ndarray:  # (d, d')
+def cross_products(first: Features, second: Features) -> np.ndarray:  # (d, d')
     "Product of two centred feature matrices of the same samples."
-    blocks = (slice(rows.start, rows.stop) for rows in first.row_blocks(max(first.d, second.d)))
+    blocks = first.row_blocks(max(first.d, second.d))
     return sum(first.host(first.block(r).T @ first.put(second.host(second.block(r)))) for r in blocks)
 
 
 def _distances(features: Features, form: str) -> Iterator[tuple[slice, slice, np.ndarray]]:
     "Distances between samples with standardised features, tile by tile."
     ready = SampleRows(features, standardise=True, centre=form == "Pearson", unit=form != "Euclidean")
-    lengths = None
     if form == "Euclidean":
         lengths = np.concatenate([features.host((ready(rows) ** 2).sum(1)) for rows in features.row_blocks()])
     for rows, columns, block in ready.products():
-        if lengths is None:  # a sample without direction is at distance 1 from all, itself included
+        if form == "Euclidean":
+            total = lengths[rows, None] + lengths[columns]
+            distance = total - 2 * block
+            yield rows, columns, np.sqrt(np.where(distance < 1e-13 * total, 0, distance))
+        else:  # a sample without direction is at distance 1 from all, itself included
             yield rows, columns, 1 - block
-            continue
-        total = lengths[rows, None] + lengths[columns]
-        distance = total - 2 * block
-        yield rows, columns, np.sqrt(np.where(distance < 1e-13 * total, 0, distance))
 
 # %% ../../nbs/03_scores/06_representation.ipynb #7de002a5
 def dse(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d), of the candidate
-    reference: "Features | np.ndarray | torch.Tensor",  # (n, d), of the reference on the same samples
+    features: FeaturesLike,  # (n, d), of the candidate
+    reference: FeaturesLike,  # (n, d), of the reference on the same samples
     *,
     form: str = "samples",  # "samples": mean of the cosines of samples; "mean": cosine of mean embeddings
 ) -> float:  # in [-1, 1]; higher is better
     """DSE: cosine similarity of the embeddings of the two models.
 
-    **Source.** "samples" is MeanSim of Luo et al., *CogTaskonomy: Cognitively Inspired Task Taxonomy Is
-    Beneficial to Transfer Learning in NLP*, ACL 2022; "mean" follows the text embeddings of Vu et al.,
-    *Exploring and Predicting Transferability across NLP Tasks*, EMNLP 2020.
-
-    **Meaning.** Whether both models put a sample, or the dataset, in the same direction of one feature
-    space.
-
-    **Range.** -1 to 1, and 1 for the reference itself. An embedding that is zero has cosine 0 with all.
-    Constant features have a cosine like any others.
-
-    **Between models.** Comparable only for models whose features have a common origin, for one reference
-    and the same samples.
-
-    **Cost.** n d.
+    - **Source.** "samples" is MeanSim of Luo et al., *CogTaskonomy: Cognitively Inspired Task Taxonomy Is
+      Beneficial to Transfer Learning in NLP*, ACL 2022; "mean" follows the text embeddings of Vu et al.,
+      *Exploring and Predicting Transferability across NLP Tasks*, EMNLP 2020.
+    - **Meaning.** Whether both models put a sample, or the dataset, in the same direction.
+    - **Range.** -1 to 1, and 1 for the reference itself. A zero embedding has cosine 0 with all.
+    - **Between models.** Comparable for one reference and the same samples, if features have a common origin.
+    - **Cost.** n d.
     """
     first, second = as_pair(features, reference)
     if first.d != second.d:
         widths = f"features have {first.d} columns and reference {second.d}"
         raise UndefinedScoreError(f"{widths}; expected as many (RSA, DDS and PA compare models of any width)")
-    if form not in ("samples", "mean"):
-        raise ValueError(f"form is {form!r}; expected samples or mean")
+    check_option("form", repr(form), form in ("samples", "mean"), "samples or mean")
     if form == "mean":
         lengths = np.linalg.norm(first.mean) * np.linalg.norm(second.mean)
         return float(np.clip(first.mean @ second.mean / lengths, -1, 1)) if lengths > 0 else 0.0
@@ -179,39 +147,30 @@ def dse(
 
 # %% ../../nbs/03_scores/06_representation.ipynb #14b31834
 def procrustes(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d), of the candidate
-    reference: "Features | np.ndarray | torch.Tensor",  # (n, d'), of the reference on the same samples
+    features: FeaturesLike,  # (n, d), of the candidate
+    reference: FeaturesLike,  # (n, d'), of the reference on the same samples
     *,
     form: str = "similarity",  # "similarity": what alignment explains; "rotation": how little it has to turn
 ) -> float:  # in [0, 1]; "rotation" at most 0; higher is better
     """PA: how well a rotation aligns the candidate with the reference.
 
-    **Source.** Gower, *Generalized Procrustes Analysis*, Psychometrika 1975, for the similarity;
-    "rotation" is minus the Frobenius norm of W - I, with W the orthogonal map from candidate to
-    reference, of Lange et al., *To Share or not to Share: Predicting Sets of Sources for Model Transfer
-    Learning*, EMNLP 2021.
-
-    **Meaning.** One minus the disparity that is left after moving, scaling and rotating the candidate. Of
-    two models of unequal width the narrower is thought to have further features that are always zero.
-
-    **Range.** 0 to 1, and 1 for the reference itself, moved, scaled or rotated. "rotation": from -2
-    sqrt(d) to 0. Constant features score 0, and as rotation the value of features that are all zero.
-
-    **Between models.** Comparable for one reference and the same samples. Unrelated features score above
-    0, the more so the larger d / n, so with few samples compare equal widths. "rotation" is for models
-    with features of a common origin.
-
-    **Cost.** n d d' and a singular value decomposition of min(n, d) x min(n, d') numbers.
+    - **Source.** Gower, *Generalized Procrustes Analysis*, Psychometrika 1975, for the similarity; "rotation"
+      is minus the Frobenius norm of W - I, with W the orthogonal map from candidate to reference, of Lange et
+      al., *To Share or not to Share: Predicting Sets of Sources for Model Transfer Learning*, EMNLP 2021.
+    - **Meaning.** One minus the disparity that is left after moving, scaling and rotating the candidate. The
+      narrower of two models is thought to have further features that are always zero.
+    - **Range.** 0 to 1, and 1 for the reference itself, moved, scaled or rotated. "rotation": from -2 sqrt(d)
+      to 0. Constant features score 0, and as rotation what features of zeros do.
+    - **Between models.** Comparable for one reference and the same samples. Unrelated features score above 0,
+      more the larger d / n, so with few samples compare equal widths. "rotation" needs a common origin.
+    - **Cost.** n d d' and a singular value decomposition of min(n, d) x min(n, d') numbers.
     """
     first, second = as_pair(features, reference)
-    if form not in ("similarity", "rotation"):
-        raise ValueError(f"form is {form!r}; expected similarity or rotation")
+    check_option("form", repr(form), form in ("similarity", "rotation"), "similarity or rotation")
     if form == "rotation":
         if first.d != second.d:
-            widths = f"features have {first.d} columns and reference {second.d}"
-            raise UndefinedScoreError(
-                f"{widths}; a rotation is compared with the identity for equal widths only"
-            )
+            widths = f"features have {first.d} columns and reference {second.d}; a rotation is"
+            raise UndefinedScoreError(f"{widths} compared with the identity for equal widths only")
         product = cross_products(first, second) + first.n * np.outer(first.mean, second.mean)
         u, _, vt = np.linalg.svd(product)
         return float(-np.linalg.norm(u @ vt - np.eye(first.d)))
@@ -236,11 +195,5 @@ def _with_form(function, form: str):
     return score
 
 
-REFERENCE = {
-    "RSA": rsa,
-    "DDS": dds,
-    **{f"DDS-{form}": _with_form(dds, form) for form in _DDS_FORMS[1:]},
-    "DSE": dse,
-    "PA": procrustes,
-    "PA-rotation": _with_form(procrustes, "rotation"),
-}
+REFERENCE = {"RSA": rsa, "DDS": dds, **{f"DDS-{form}": _with_form(dds, form) for form in _DDS_FORMS[1:]}}
+REFERENCE |= {"DSE": dse, "PA": procrustes, "PA-rotation": _with_form(procrustes, "rotation")}

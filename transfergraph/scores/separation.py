@@ -6,7 +6,7 @@
 __all__ = ['SURE', 'SEPARATION', 'explained', 'h_score', 'shrinkage', 'regularised_h_score', 'lfc', 'transrate', 'gbc', 'sfda']
 
 # %% ../../nbs/03_scores/03_separation.ipynb #1864e445
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.linalg
@@ -14,17 +14,13 @@ import scipy.sparse
 import scipy.sparse.linalg
 from scipy.linalg.blas import dsymv, dsyrk
 
-from .base import BLOCK, Features, Labels, as_features, as_labels, matrix_product
-
-if TYPE_CHECKING:
-    import torch
+from . import base
+from .base import BLOCK, Features, FeaturesLike, Labels, LabelsLike, matrix_product
 
 # %% ../../nbs/03_scores/03_separation.ipynb #db6381a3
-def explained(
-    features: Features,
-    labels: Labels,
-) -> np.ndarray:  # (k,), each from 0 to 1; k is the rank of the features
+def explained(features: Features, labels: Labels) -> np.ndarray:  # (k,), each from 0 to 1; k is the rank
     "Share of the variance of each principal coordinate that a linear regression on the labels explains."
+    features.prepare(labels)
     left = features.left(labels)
     if labels.kind == "classes":
         return (left**2 / labels.counts).sum(axis=1)
@@ -37,39 +33,29 @@ def explained(
 
 
 def h_score(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers, (n, c) of 0 and 1, or real numbers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers, (n, c) of 0 and 1, or real numbers
 ) -> float:  # from 0 to min(d, c - 1) for c classes, to min(d, c) for c targets; higher is better
     """H-score: the variance of the class means in units of the variance of the features.
 
-    **Source.** Bao, Li, Huang, Zhang, Zheng, Zamir and Guibas, *An Information-Theoretic Approach to
-    Transferability in Task Transfer Learning*, ICIP 2019: tr(cov(f)^+ cov(E[f|y])). For multi-label and
-    regression targets the same trace with the linear regression of f on y in the place of E[f|y].
-
-    **Meaning.** The sum of the squared canonical correlations of features and labels: in how many directions
-    the labels could be told from the features by a linear rule, fractions included.
-
-    **Range.** From 0 to the smaller of the rank of the features and c - 1 (multi-label, regression: c).
-    Constant features have 0.
-
-    **Between models.** Comparable on the same samples and labels for models of about the same dimension. A
-    feature of pure noise adds (c - 1) / n, so that wide models gain where n is small; with n <= d the
-    features explain everything and the score is at its upper end whatever they are. There, use the shrinkage
-    form.
-
-    **Cost.** n d min(n, d) for the decomposition shared with other scores, then min(n, d) d c.
+    - **Source.** Bao, Li, Huang, Zhang, Zheng, Zamir and Guibas, *An Information-Theoretic Approach to
+      Transferability in Task Transfer Learning*, ICIP 2019: tr(cov(f)^+ cov(E[f|y])). For other labels the
+      linear regression of f on y takes the place of E[f|y].
+    - **Meaning.** The sum of the squared canonical correlations of features and labels: in how many
+      directions a linear rule could tell the labels from the features.
+    - **Range.** From 0 to the smaller of the rank of the features and c - 1 (other labels: c). Constant
+      features have 0.
+    - **Between models.** Comparable on the same samples and labels for models of similar dimension. A feature
+      of pure noise adds (c - 1) / n, so wide models gain where n is small; with n <= d the score is at its
+      upper end whatever the features. There, use the shrinkage form.
+    - **Cost.** n d min(n, d) for the decomposition shared with other scores, then min(n, d) d c.
     """
-    features = as_features(features)
-    labels = as_labels(labels, features.n, None)
-    features.prepare(labels)
-    return float(explained(features, labels).sum())
+    return float(explained(*base.as_inputs(features, labels, None)).sum())
 
 # %% ../../nbs/03_scores/03_separation.ipynb #b306365c
-def shrinkage(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-) -> float:  # from 0 to 1
+def shrinkage(features: FeaturesLike) -> float:  # from 0 to 1
     "Share of the identity in the covariance estimate of Ledoit and Wolf (2004); 0 for a single feature."
-    features = as_features(features)
+    features = base.as_features(features)
     n, d = features.n, features.d
     if d == 1 or not features.spread:
         return 0.0
@@ -85,58 +71,45 @@ def shrinkage(
 
 
 def regularised_h_score(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers, (n, c) of 0 and 1, or real numbers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers, (n, c) of 0 and 1, or real numbers
 ) -> float:  # from 0 to min(d, c - 1) for c classes, to min(d, c) for c targets; higher is better
     """Shrinkage H-score: the H-score with the covariance of Ledoit and Wolf.
 
-    **Source.** Ibrahim, Ponomareva and Mazumder, *Newer is not always better: Rethinking transferability
-    metrics, their peculiarities, stability and performance*, ECML PKDD 2022: (1 - alpha) tr(Sigma_alpha^-1
-    Sigma_z). Both covariances are divided by n, as Ledoit and Wolf do; code that takes n - 1 for Sigma_z
-    alone gives values that are larger by n / (n - 1).
-
-    **Meaning.** As for the H-score, with each principal axis weighted by how far its variance can be trusted.
-
-    **Range.** From 0 to the H-score. Constant features have 0.
-
-    **Between models.** Comparable on the same samples and labels, also for models of different dimension and
-    for n < d, which is what the shrinkage is for.
-
-    **Cost.** As for the H-score, and one pass over the features for the lengths of the samples.
+    - **Source.** Ibrahim, Ponomareva and Mazumder, *Newer is not always better: Rethinking transferability
+      metrics, their peculiarities, stability and performance*, ECML PKDD 2022: (1 - alpha) tr(Sigma_alpha^-1
+      Sigma_z). Both covariances are divided by n, as Ledoit and Wolf do; code with n - 1 for Sigma_z alone
+      gives n / (n - 1) times as much.
+    - **Meaning.** As for the H-score, with each principal axis weighted by how far it can be trusted.
+    - **Range.** From 0 to the H-score. Constant features have 0.
+    - **Between models.** Comparable on the same samples and labels, also for n < d and different dimensions.
+    - **Cost.** As for the H-score, and one pass over the features for the lengths of the samples.
     """
-    features = as_features(features)
-    labels = as_labels(labels, features.n, None)
-    features.prepare(labels)
-    alpha = shrinkage(features)
+    features, labels = base.as_inputs(features, labels, None)
+    shares, alpha = explained(features, labels), shrinkage(features)
     kept = (1 - alpha) * features.spectrum
-    return float((explained(features, labels) * kept / (kept + alpha * features.spread / features.d)).sum())
+    return float((shares * kept / (kept + alpha * features.spread / features.d)).sum())
 
 # %% ../../nbs/03_scores/03_separation.ipynb #c8835072
 def lfc(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers
 ) -> float:  # from 0 to 1; higher is better
     """LFC: the correlation of which samples have similar features with which have the same label.
 
-    **Source.** Deshpande, Achille, Ravichandran, Li, Zancato, Fowlkes, Bhotika, Soatto and Perona, *A
-    linearized framework and a new benchmark for model selection for fine-tuning*, 2021. Kernels are centred
-    in the sense of Cortes, Mohri and Rostamizadeh (JMLR 2012), rows and columns, and norms are those of
-    Frobenius, so that the value is a correlation. Code that subtracts only the mean of all entries, or
-    divides by spectral norms, gives other numbers; the former depend on where the origin of the features is.
-
-    **Meaning.** The cosine of the two centred kernels: 1 if all samples of a class have the same features and
-    these stand at equal distances from those of the other classes, 0 if all class means coincide.
-
-    **Range.** From 0 to 1. Constant features have 0.
-
-    **Between models.** Comparable on the same samples and labels, whatever the dimension and the scale. A few
-    directions of large variance decide the value.
-
-    **Cost.** n d min(n, d) for the scatter matrix shared with other scores, and one pass for the sums of the
-    classes. No eigenvectors.
+    - **Source.** Deshpande, Achille, Ravichandran, Li, Zancato, Fowlkes, Bhotika, Soatto and Perona, *A
+      linearized framework and a new benchmark for model selection for fine-tuning*, 2021. Kernels are centred
+      by rows and columns (Cortes, Mohri and Rostamizadeh, JMLR 2012) and norms are Frobenius's, so that the
+      value is a correlation. Code that subtracts only the mean of all entries, which depends on the origin of
+      the features, or divides by spectral norms gives other numbers.
+    - **Meaning.** The cosine of the two centred kernels: 1 if the samples of a class have the same features,
+      at equal distances from those of other classes; 0 if all class means coincide.
+    - **Range.** From 0 to 1. Constant features have 0.
+    - **Between models.** Comparable on the same samples and labels, of any dimension and scale. A few large
+      directions decide.
+    - **Cost.** n d min(n, d) for the scatter matrix shared with other scores, and one pass over the features.
     """
-    features = as_features(features)
-    labels = as_labels(labels, features.n)
+    features, labels = base.as_inputs(features, labels)
     features.prepare(labels)
     n, counts = features.n, labels.counts.astype(float)
     norm = float((features.gram**2).sum()) ** 0.5
@@ -151,10 +124,8 @@ def _gram(features: Features, block: Any, columns: bool = True) -> np.ndarray:
     return dsyrk(1.0, block.T, trans=not columns, lower=True)
 
 
-def _log_det(
-    gram: np.ndarray,  # (m, m) positive semi-definite; its lower triangle is read
-) -> float:
-    "Logarithm of det(I + gram)."
+def _log_det(gram: np.ndarray) -> float:
+    "Logarithm of det(I + gram) for a positive semi-definite matrix, of which the lower triangle is read."
     if gram.trace() < 1e8:
         shifted = gram.copy()
         shifted.flat[:: len(gram) + 1] += 1
@@ -173,36 +144,29 @@ def _class_gram(features: Features, rows: np.ndarray) -> np.ndarray:
 
 
 def transrate(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers
     *,
     epsilon: float = 1e-4,  # precision: mean squared error per feature that is put up with
 ) -> float:  # in nats, 0 or more; higher is better
     """TransRate: by how much the coding rate of the features falls once the class is known.
 
-    **Source.** Huang, Huang, Rong, Yang and Wei, *Frustratingly Easy Transferability Estimation*, ICML 2022:
-    R(Z, epsilon) - R(Z, epsilon | Y). The rate given the class weights each class by its share of the
-    samples, as a conditional entropy does; the listing in the paper divides by the number of classes, which
-    is the same where they are equally frequent. As there, Z is centred once, and not scaled.
-
-    **Meaning.** An estimate of the mutual information of features and labels. Large if the features fill the
-    space (they are complete) and each class fills little of it (they are compact).
-
-    **Range.** From 0, since the logarithm of a determinant is concave, to about the sum of the logarithms of
-    all standard deviations in units of the root of epsilon. Constant features have 0.
-
-    **Between models.** Only with features on the same scale and of similar dimension: both raise it. Classes
-    with fewer samples than features seem compact because they are few, so it depends on n as well. As rates
-    are taken about the mean of all samples, two classes of equal size and shape on opposite sides of it have
-    0.
-
-    **Cost.** n d min(n, d) for the scatter matrix, n d min(n / c, d) for those of the classes, and
-    c min(n / c, d)^3 for their determinants. Memory min(n / c, d) (d + min(n / c, d)).
+    - **Source.** Huang, Huang, Rong, Yang and Wei, *Frustratingly Easy Transferability Estimation*, ICML
+      2022: R(Z, epsilon) - R(Z, epsilon | Y). The rate given the class weights each class by its share of the
+      samples, as a conditional entropy does; the paper's listing divides by the number of classes, which is
+      the same for equal shares. As there, Z is centred once, not scaled.
+    - **Meaning.** An estimate of the mutual information of features and labels: large if the features fill
+      the space (complete) and each class fills little of it (compact).
+    - **Range.** From 0, since the logarithm of a determinant is concave, to about the sum of the logarithms
+      of all standard deviations in units of the root of epsilon. Constant features have 0.
+    - **Between models.** Only with features on the same scale and of similar dimension: both raise it.
+      Classes with fewer samples than features seem compact, so it depends on n as well. As rates are taken
+      about the mean of all samples, two classes alike on opposite sides of it have 0.
+    - **Cost.** n d min(n, d) for the scatter matrix, n d min(n / c, d) for those of the classes, and c min(n
+      / c, d)^3 for their determinants. Memory min(n / c, d) (d + min(n / c, d)).
     """
-    if not epsilon > 0:
-        raise ValueError(f"epsilon is {epsilon}; expected a positive number")
-    features = as_features(features)
-    labels = as_labels(labels, features.n)
+    base.check_option("epsilon", epsilon, epsilon > 0, "a positive number")
+    features, labels = base.as_inputs(features, labels)
     features.prepare(labels)
     order = np.argsort(labels.codes, kind="stable")
     rate = 0.0
@@ -219,37 +183,29 @@ _FLOOR = 1e-4  # smallest variance of a class, as a share of the mean variance o
 
 
 def gbc(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers
     *,
     covariance: Literal["diagonal", "spherical"] = "diagonal",  # of each class, in principal coordinates
     n_components: int = 64,  # how many principal coordinates are kept; all if there are no more
 ) -> float:  # from -c (c - 1) to 0; higher is better
     """GBC: minus the sum of the overlaps of all ordered pairs of classes, as Gaussians.
 
-    **Source.** Pándy, Agostinelli, Uijlings, Ferrari and Mensink, *Transferability Estimation using
-    Bhattacharyya Class Separability*, CVPR 2022: minus the sum over i != j of exp(-D_B(i, j)), on 64
-    principal coordinates. Two things differ from the authors' code. Its floor on variances is the number
-    1e-4; here it is that share of the mean variance, which makes the score independent of scale. And for
-    spherical covariances it counts the logarithm of the variances once; the determinant has as many factors
-    as there are coordinates, and so has the formula here.
-
-    **Meaning.** How many pairs of classes would be confused. A pair that coincides counts -2.
-
-    **Range.** From -c (c - 1), all classes the same, to 0. Constant features have -c (c - 1).
-
-    **Between models.** Comparable on the same samples and labels, whatever the scale; the dimension matters
-    little as 64 coordinates are kept. Where classes are well apart, all values are 0 up to rounding.
-
-    **Cost.** The eigenvectors shared with other scores, n d 64 for the coordinates, 64 c^2 for the pairs,
-    which are taken in blocks. Memory 64 n.
+    - **Source.** Pándy, Agostinelli, Uijlings, Ferrari and Mensink, *Transferability Estimation using
+      Bhattacharyya Class Separability*, CVPR 2022: minus the sum over i != j of exp(-D_B(i, j)), on 64
+      principal coordinates. Two things differ from the authors' code: its floor on variances is the number
+      1e-4, here that share of the mean variance, which makes the score independent of scale; and for
+      spherical covariances it counts the logarithm of the variances once, here once for each coordinate.
+    - **Meaning.** How many pairs of classes would be confused. A pair that coincides counts -2.
+    - **Range.** From -c (c - 1), all classes the same, to 0. Constant features have -c (c - 1).
+    - **Between models.** Comparable on the same samples and labels, whatever the scale, and the dimension as
+      64 coordinates are kept. Classes well apart have 0 up to rounding.
+    - **Cost.** The eigenvectors shared with other scores, n d 64 for the coordinates, 64 c^2 for the pairs.
     """
-    if covariance not in ("diagonal", "spherical"):
-        raise ValueError(f"covariance is {covariance!r}; expected 'diagonal' or 'spherical'")
-    if n_components < 1:
-        raise ValueError(f"n_components is {n_components}; expected at least 1")
-    features = as_features(features)
-    labels = as_labels(labels, features.n)
+    known = covariance in ("diagonal", "spherical")
+    base.check_option("covariance", repr(covariance), known, "'diagonal' or 'spherical'")
+    base.check_option("n_components", n_components, n_components >= 1, "at least 1")
+    features, labels = base.as_inputs(features, labels)
     features.prepare(labels)
     c = labels.n_columns
     points = features.coordinates(n_components)  # (n, k)
@@ -343,40 +299,32 @@ def _doubts(
 
 
 def sfda(
-    features: "Features | np.ndarray | torch.Tensor",  # (n, d)
-    labels: "Labels | np.ndarray | torch.Tensor",  # (n,) integers
+    features: FeaturesLike,  # (n, d)
+    labels: LabelsLike,  # (n,) integers
     *,
     strength: float = 5.0,  # a: how fast regularisation fades as the variance within classes grows; above 0
 ) -> float:  # in nats per sample, at most 0; higher is better
     """SFDA: mean log probability of the right class, from a discriminant of samples that were made harder.
 
-    **Source.** Shao, Zhao, Ge, Zhang, Yang, Wang, Shan and Luo, *Not All Models Are Equal: Predicting Model
-    Transferability in a Self-challenging Fisher Space*, ECCV 2022: equations 1 to 7, with lambda from
-    equation 3. The authors' code differs from the paper, which is followed here, in that it scales the
-    identity in the shrunk scatter by the mean variance, takes a softmax of the posterior for the confidence,
-    and averages probabilities and not their logarithms. Where the equations leave a choice, the code is
-    followed: scatter matrices are divided by n, without which the covariance in Fisher's space would not be
-    the identity that equation 5 assumes; a is 5; the other classes are represented by the mean of their
-    means; lambda is that of the first step in both. The share of the identity is at least 1e-12 of the total
-    variance, in case the scatter is singular.
-
-    **Meaning.** How surely a linear discriminant names the classes after each sample was moved towards the
-    other classes in proportion to the doubt about it.
-
-    **Range.** At most 0. Constant features have minus the entropy of the class frequencies.
-
-    **Between models.** Comparable on the same samples and labels with features of similar scale: lambda is
-    near 1 for features of small variance and near 0 for large. It is no cross-validation: where n - c < d and
-    lambda is small, any features are separated perfectly, and all models have 0.
-
-    **Cost.** The scatter matrix shared with other scores, two passes of n d c, a scatter matrix of the
-    samples in doubt, and d^3 for two Cholesky factors. For n < d in principal coordinates, which makes d the
-    rank.
+    - **Source.** Shao, Zhao, Ge, Zhang, Yang, Wang, Shan and Luo, *Not All Models Are Equal: Predicting Model
+      Transferability in a Self-challenging Fisher Space*, ECCV 2022: equations 1 to 7, with lambda from
+      equation 3. The paper is followed, not the authors' code, which scales the identity in the shrunk
+      scatter by the mean variance, takes a softmax of the posterior for the confidence, and averages
+      probabilities, not their logarithms. Where the equations leave a choice, the code is followed: scatter
+      matrices are divided by n, as the identity in equation 5 needs; a is 5; other classes are represented by
+      the mean of their means; lambda is that of the first step in both. The share of the identity is at least
+      1e-12 of the total variance, in case the scatter is singular.
+    - **Meaning.** How surely a linear discriminant names the classes after each sample was moved towards the
+      others by its doubt.
+    - **Range.** At most 0. Constant features have minus the entropy of the class frequencies.
+    - **Between models.** Comparable on the same samples and labels with features of similar scale: lambda is
+      near 1 for small variances, near 0 for large. No cross-validation: where n - c < d and lambda is small,
+      any features are separated perfectly, and all models have 0.
+    - **Cost.** The scatter matrix shared with other scores, two passes of n d c, a scatter matrix of the
+      samples in doubt, and d^3 for two Cholesky factors. For n < d, d is the rank.
     """
-    if not strength > 0:
-        raise ValueError(f"strength is {strength}; expected a positive number")
-    features = as_features(features)
-    labels = as_labels(labels, features.n)
+    base.check_option("strength", strength, strength > 0, "a positive number")
+    features, labels = base.as_inputs(features, labels)
     n, codes, shares = features.n, labels.codes, labels.counts / features.n
     if n < features.d:  # all samples lie in the space of their principal coordinates
         if not features.rank:
@@ -405,11 +353,5 @@ def sfda(
     return float(log_p.mean())
 
 
-SEPARATION = {
-    "H-score": h_score,
-    "H-score-shrinkage": regularised_h_score,
-    "TransRate": transrate,
-    "GBC": gbc,
-    "LFC": lfc,
-    "SFDA": sfda,
-}
+SEPARATION = {"H-score": h_score, "H-score-shrinkage": regularised_h_score}
+SEPARATION |= {"TransRate": transrate, "GBC": gbc, "LFC": lfc, "SFDA": sfda}
