@@ -45,14 +45,14 @@ def fit_head(
 
 
 def class_probabilities(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    "What the head of `fit_head` says: (n, c), rows sum to 1."
+    "What the head of `fit_head` says of features (n, d): (n, c), rows sum to 1."
     from scipy.special import softmax
 
     return softmax(features @ weight + bias, axis=1)
 
 # %% ../../nbs/05_models/04_dataset_embedding.ipynb #7623eae2785240b9bd12b16a66d81610
 def feature_information(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    "Fisher information of a gain on each feature, (d,) and at least 0, for the head of `fit_head`."
+    "Fisher information of a gain on each of d features (n, d): at least 0, for the head of `fit_head`."
     features = np.asarray(features, np.float64)
     p = class_probabilities(features, weight, bias)
     centred = weight - weight.mean(axis=1, keepdims=True)  # changes no probability, and saves digits
