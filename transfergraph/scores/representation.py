@@ -64,8 +64,7 @@ def dds(
       al., *Similarity of Neural Network Representations Revisited*, ICML 2019, equation 4, linear kernel.
     - **Meaning.** Whether the two models arrange the samples alike. CKA weighs directions by their squared
       variance; the distance forms standardise each feature first.
-    - **Range.** CKA 0 to 1, others -1 to 1; 1 for the reference, 0 for constants. CKA of noise grows with d /
-      n.
+    - **Range.** CKA 0 to 1, others -1 to 1; 1 for the reference, 0 for constants. CKA grows with d / n.
     - **Between models.** Comparable for one reference and the same samples, CKA with care where widths differ
       much and n is small. Not between references or forms.
     - **Cost.** CKA n d d' beside the shared decomposition, or n^2 (d + d') where n is smaller than both; the

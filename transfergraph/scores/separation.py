@@ -104,8 +104,8 @@ def lfc(
     - **Meaning.** The cosine of the two centred kernels: 1 if the samples of a class have the same features,
       at equal distances from those of other classes; 0 if all class means coincide.
     - **Range.** From 0 to 1. Constant features have 0.
-    - **Between models.** Comparable on the same samples and labels, of any dimension and scale. Large
-      directions decide.
+    - **Between models.** Comparable on the same samples and labels, whatever the dimension and the scale. A
+      few directions of large variance decide the value.
     - **Cost.** n d min(n, d) for the scatter matrix shared with other scores, and one pass over the features.
     """
     features, labels = base.as_inputs(features, labels)
