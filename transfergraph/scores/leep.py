@@ -64,10 +64,10 @@ def leep(
 
     - **Source.** Nguyen, Hassner, Seeger and Archambeau, *LEEP: A New Measure to Evaluate Transferability of
       Learned Representations*, ICML 2020: the average log of the expected empirical prediction, in nats.
-    - **Meaning.** How well a dummy classifier does that draws a source label from the prediction, then one
-      that goes with it.
-    - **Range.** From minus the entropy of the labels (constant probabilities) to 0. It scores what it
-      counted.
+    - **Meaning.** How well a dummy classifier does that draws a source label from the model's prediction and
+      then a label from those that go with it.
+    - **Range.** From minus the entropy of the labels, which constant probabilities give, to 0. Optimistic:
+      the same samples are counted and scored.
     - **Between models.** Comparable on the same samples and labels; with care where one model has far more
       source labels, which fit better by chance, or less confidence.
     - **Cost.** n z, and one copy of the probabilities in double precision.
@@ -88,7 +88,7 @@ def nce(
 
     - **Source.** Tran, Nguyen and Hassner, *Transferability and Hardness of Supervised Classification Tasks*,
       ICCV 2019: the negative conditional entropy of their theorem 1, with the most probable source label as
-      Z. Weighing all source labels by their probability, as some do, is another number.
+      Z. Weighing all source labels by probability, as some do, is another number.
     - **Meaning.** How much uncertainty about the label remains when the predicted source label is known.
     - **Range.** From minus the entropy of the labels to 0. With as many source labels as samples it is 0.
     - **Between models.** Comparable on the same samples and labels, for similar numbers of source labels.
@@ -167,8 +167,7 @@ def n_leep(
       take n k^2 5c a step and are singular with few samples. Components are at most one for every five
       samples. The mean probability, which some code reports, is not LEEP: that is the mean of its logarithm.
     - **Meaning.** How well the label follows from the cluster of the features.
-    - **Range.** From minus the entropy of the labels to 0. Constant features and under ten samples have the
-      lower.
+    - **Range.** From minus the entropy of the labels, for constant features or under ten samples, to 0.
     - **Between models.** Comparable on the same samples and labels, whatever the dimension of the features.
       The mixture is a local optimum, so small differences mean nothing; try another `random_state`.
     - **Cost.** n k 5c for each of up to 100 steps, with k principal components, after the decomposition;

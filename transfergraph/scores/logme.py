@@ -280,10 +280,9 @@ def logistic(
       2023, arXiv 2312.04775, who train on one part of the samples and test on another. Here each sample is
       held out once, which makes better use of few samples; features have a mean square of 1.
     - **Meaning.** Accuracy that one gets without fine-tuning: often close below that with it.
-    - **Range.** 0 to 1. Constant features give the share of the commonest class. A class's only sample counts
-      as a mistake.
-    - **Between models.** Comparable on the same samples and labels, up to a standard error of sqrt(accuracy
-      error / n).
+    - **Range.** 0 to 1. Constant features give the largest class's share; a class's only sample is missed.
+    - **Between models.** Comparable on the same samples and labels, with any dimension and scale. The
+      standard error is about sqrt(accuracy * error / n).
     - **Cost.** 5 n d c for each of up to 100 steps of L-BFGS; n min(n, d) c where n < d. Two copies of the
       features (of the principal coordinates where n < d) in single precision.
     """

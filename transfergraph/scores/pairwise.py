@@ -127,9 +127,9 @@ def parc(
       of 0 and 1, have no correlation within a row; there the distance is Euclidean.
     - **Range.** -1 to 1; about 0 for features that know nothing. Where all pairs are equally far apart, in
       the features (constant ones) or the labels, it is 0.
-    - **Between models.** Comparable on the same samples and labels. Not between datasets: classes bound it.
-    - **Cost.** n^2 d / 2 for the products, n^2 log n for the ranks. Memory n^2 / 2 for classes, 2 n^2 for
-      other labels.
+    - **Between models.** Comparable on the same samples and labels; not between datasets (classes bound it).
+    - **Cost.** n^2 d / 2 for the products and n^2 log n for the ranks. Memory: n^2 / 2 numbers for classes,
+      two to four times as many for other labels.
     """
     features, labels = as_inputs(features, labels, None)
     ready = SampleRows(features, standardise=True, centre=True, unit=True)
@@ -182,8 +182,7 @@ def knn(
     - **Meaning.** Each sample is predicted from its k nearest others by Euclidean distance: the class that
       most of them have, the lower number where two are as frequent; each label of several that more than half
       of them have (the score is the mean accuracy over labels); the mean of real numbers (the score is the
-      coefficient of determination, its mean over columns). Of equally distant samples the earlier row is
-      nearer.
+      coefficient of determination, its mean over columns). Of equally distant samples the earlier row wins.
     - **Range.** 0 to 1; for real numbers from below 0, where the mean label predicts better, to 1. With
       constant features the first rows predict all others.
     - **Between models.** Comparable on the same samples and labels, and read as an accuracy. It depends on
@@ -229,8 +228,7 @@ def msc(
     - **Source.** Meiseles and Rokach, *Source Model Selection for Deep Learning in the Time Series Domain*,
       IEEE Access 2020; the coefficient is Rousseeuw's (1987).
     - **Meaning.** How much nearer, in Euclidean distance, samples are to their own class than to the next.
-    - **Range.** -1 to 1. A sample that is alone in its class, or equally far from all (constant features),
-      counts 0.
+    - **Range.** -1 to 1. A sample alone in its class, or equally far from all (constant features), counts 0.
     - **Between models.** Comparable on the same samples and labels; distances lose contrast in many
       dimensions, so of two models as good the wider tends to score lower.
     - **Cost.** n^2 d for the distances; a block of rows at a time in memory.

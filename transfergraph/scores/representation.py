@@ -36,8 +36,7 @@ def rsa(
       correlation of 1 - Pearson's correlation between samples across features.
     - **Range.** -1 to 1, and 1 for the reference itself. Samples whose features are all alike correlate with
       nothing; where all pairs are equally far apart, as for constant features, the score is 0.
-    - **Between models.** Comparable for one reference and the same samples, of any width, not between
-      references.
+    - **Between models.** Comparable for one reference and the same samples, whatever the widths.
     - **Cost.** n^2 (d + d') / 2 for the products and n^2 log n for the ranks; memory of about 2 n^2 numbers.
     """
     first, second = as_pair(features, reference)
@@ -65,8 +64,7 @@ def dds(
       al., *Similarity of Neural Network Representations Revisited*, ICML 2019, equation 4, linear kernel.
     - **Meaning.** Whether the two models arrange the samples alike. CKA weighs directions by their squared
       variance; the distance forms standardise each feature first.
-    - **Range.** CKA 0 to 1, others -1 to 1; the reference has 1, constant features 0. CKA of others grows
-      with d / n.
+    - **Range.** CKA 0 to 1, others -1 to 1; 1 for the reference, 0 for constants. CKA grows with d / n.
     - **Between models.** Comparable for one reference and the same samples, CKA with care where widths differ
       much and n is small. Not between references or forms.
     - **Cost.** CKA n d d' beside the shared decomposition, or n^2 (d + d') where n is smaller than both; the

@@ -43,8 +43,7 @@ def h_score(
       linear regression of f on y takes the place of E[f|y].
     - **Meaning.** The sum of the squared canonical correlations of features and labels: in how many
       directions a linear rule could tell the labels from the features.
-    - **Range.** From 0 to the smaller of the rank of the features and c - 1 (other labels: c). Constant
-      features have 0.
+    - **Range.** From 0 (constant features) to the smaller of the features' rank and c - 1 (other labels: c).
     - **Between models.** Comparable on the same samples and labels for models of similar dimension. A feature
       of pure noise adds (c - 1) / n, so wide models gain where n is small; with n <= d the score is at its
       upper end whatever the features. There, use the shrinkage form.
@@ -105,8 +104,8 @@ def lfc(
     - **Meaning.** The cosine of the two centred kernels: 1 if the samples of a class have the same features,
       at equal distances from those of other classes; 0 if all class means coincide.
     - **Range.** From 0 to 1. Constant features have 0.
-    - **Between models.** Comparable on the same samples and labels, of any dimension and scale. A few large
-      directions decide.
+    - **Between models.** Comparable on the same samples and labels, whatever the dimension and the scale. A
+      few directions of large variance decide the value.
     - **Cost.** n d min(n, d) for the scatter matrix shared with other scores, and one pass over the features.
     """
     features, labels = base.as_inputs(features, labels)
@@ -315,7 +314,7 @@ def sfda(
       the mean of their means; lambda is that of the first step in both. The share of the identity is at least
       1e-12 of the total variance, in case the scatter is singular.
     - **Meaning.** How surely a linear discriminant names the classes after each sample was moved towards the
-      others by its doubt.
+      other classes in proportion to the doubt about it.
     - **Range.** At most 0. Constant features have minus the entropy of the class frequencies.
     - **Between models.** Comparable on the same samples and labels with features of similar scale: lambda is
       near 1 for small variances, near 0 for large. No cross-validation: where n - c < d and lambda is small,
