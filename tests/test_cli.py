@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -81,9 +80,10 @@ def test_help_is_there_at_once():
     transfergraph("--help")  # compiles what has to be compiled
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         run = transfergraph("--help")
-        times.append(time.perf_counter() - start)
+        after = os.times()  # of processors, whatever else they do
+        times.append(sum(after[2:4]) - sum(before[2:4]))
     assert run.returncode == 0 and run.stderr == ""
     for command in COMMANDS:
         assert command in run.stdout

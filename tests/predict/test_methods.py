@@ -67,6 +67,7 @@ def test_results_do_not_depend_on_threads(paper):
     pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
+@pytest.mark.slow
 def test_every_named_method_gives_every_model_a_score(paper):
     zoo, _ = read_paper(paper, "text")
     names = [name for name in method_names() if "XGB" not in name]  # the same code, minutes faster
@@ -107,6 +108,7 @@ def test_the_mean_baseline_of_the_study(paper):
         assert found == pytest.approx(expected, abs=0.004)
 
 
+@pytest.mark.slow
 def test_published_figures_within_their_spread(paper):
     "Three seeds under the published protocol; figures from the authors' pearson_correlation.csv."
     zoo, _ = read_paper(paper, "image")

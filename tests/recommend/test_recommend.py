@@ -197,15 +197,17 @@ def test_better_than_the_mean_on_a_target_that_was_left_out(zoos, text):
     assert 0.7 < inside <= 1
 
 
+@pytest.mark.slow
 def test_goals_of_speed(zoos, tmp_path):
-    start = time.perf_counter()
+    "In seconds of this process, so that a busy machine does not matter."
+    start = time.process_time()
     graph = TransferGraph().fit(zoos["image"])
-    assert time.perf_counter() - start < 90  # 20 s on an idle machine, see benchmarks
+    assert time.process_time() - start < 90  # 20 s, see benchmarks
     new = DatasetDescription("mine", "image", 1000, 10, 0.2, distances={"pets": 0.2, "dtd": 0.5})
     first = graph.rank(new)
-    start = time.perf_counter()
+    start = time.process_time()
     graph.rank(new)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     graph.save(tmp_path / "fit")
     pd.testing.assert_frame_equal(TransferGraph.load(tmp_path / "fit").rank(new), first, check_exact=True)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from waiting import PATIENCE
 
 from transfergraph.models.loading import load_backbone
 from transfergraph.run.tasks import Executor, TaskError, map_unordered, read_executor, run_tasks
@@ -59,7 +60,7 @@ def test_no_process_goes_on_where_nobody_asks_for_the_rest(tmp_path):
     results = map_unordered(slow, range(4), n_jobs=2)
     assert next(results) == (0, None)
     results.close()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while any(Path(f"/proc/{path.name}").exists() for path in tmp_path.iterdir()):
         assert time.monotonic() < deadline, "a process is left behind"
         time.sleep(0.1)
@@ -210,7 +211,7 @@ def test_a_cluster_gives_the_features_stage_the_same_table_even_when_a_node_dies
     finished(stage(home, remote, f"ray:{cluster.address}"))
     pd.testing.assert_frame_equal(scores_of(remote), scores_of(local), check_exact=True)
     running = stage(home, lame, f"ray:{cluster.address}")
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE
     while not list((lame / "cache").rglob("*.*")) and time.monotonic() < deadline and running.poll() is None:
         time.sleep(0.05)
     assert running.poll() is None  # in the middle of it
@@ -286,7 +287,7 @@ def test_rays_client_reaches_a_cluster_from_outside(start_nodes):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     start_nodes(0, ray_client_server_port=port)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with socket.socket() as knock:
             if knock.connect_ex(("127.0.0.1", port)) == 0:
