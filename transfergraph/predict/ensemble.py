@@ -201,7 +201,7 @@ class Choice:
         return reorder_by(values, order)
 
     def error(self, table: RecordTable, dataset: int, coverage: float = 0.9) -> float:  # NaN: none measured
-        """Half an interval: the conformal quantile of errors that `coverage` of a dataset's models stay below.
+        """Half an interval: the conformal quantile of what `coverage` of a dataset's errors stay below.
 
         A level is guessed better where there are scores, so only datasets count that are like this one in
         having scores or none, if there are three."""
