@@ -9,7 +9,7 @@ __all__ = ['SEARCHED', 'standardise', 'model_features', 'Vectors', 'fit_variatio
 
 # %% ../../nbs/07_predict/05_factorisation.ipynb #5dcb23bb
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -37,10 +37,8 @@ from ..zoo.matrices import DatasetDescription
 from ..zoo.tables import Zoo
 
 # %% ../../nbs/07_predict/05_factorisation.ipynb #b7d68cd2
-def standardise(
-    table: RecordTable,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (r,) z-scores in [-6, 6]; (d,) mean and (d,) spread
-    "Accuracies on the scale of their dataset."
+def standardise(table: RecordTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Accuracies (r,) on the scale of their dataset, from -6 to 6; mean (d,) and spread (d,) of each."
     d = len(table.datasets)
     count = np.bincount(table.columns, minlength=d)
     centre = np.bincount(table.columns, table.values, d) / count
@@ -51,19 +49,13 @@ def standardise(
     return np.clip((table.values - centre[table.columns]) / spread[table.columns], -6, 6), centre, spread
 
 # %% ../../nbs/07_predict/05_factorisation.ipynb #3d4315ac
-def model_features(
-    table: RecordTable,
-    most: int = 256,  # values of a kind that get a column: the most common ones
-) -> tuple[sp.csr_matrix, list[str]]:  # (n, k), and what each column stands for
-    "Numbers that say where to expect a model without records."
+def model_features(table: RecordTable, most: int = 256) -> tuple[sp.csr_matrix, list[str]]:
+    "Numbers (n, k) that say where to expect new models, `most` a kind at most; what each stands for."
     numbers = table.numbers
     centre, spread = (np.nan_to_num(f(numbers, 0)) for f in (mean_known, spread_known))
     values = np.nan_to_num((numbers - centre) / np.where(spread > 1e-9, spread, 1)).clip(-4, 4)
-    parts = [
-        sp.csr_matrix(
-            np.column_stack([np.full(len(values), CONSTANT_FEATURE), values, values[:, 0] ** 2 - 1])
-        )
-    ]
+    sizes = np.column_stack([np.full(len(values), CONSTANT_FEATURE), values, values[:, 0] ** 2 - 1])
+    parts = [sp.csr_matrix(sizes)]
     names = ["any model", "parameters", "input size", "reported accuracy", "parameters"]
     for kind, column in table.kinds.items():
         common = pd.Series(column).value_counts()
@@ -150,11 +142,8 @@ def fit_variational(
         spread_v = (rest.T @ rest + cov_v.sum(0)) / d + 1e-6 * np.eye(size)
         outer_v = _outer(v, cov_v).reshape(sums.shape)
         square = (z**2).sum() - 2 * (offsets * total).sum() + (count * offsets**2).sum()
-        square += (
-            (sums * outer_v).sum()
-            - 2 * ((values_back @ w) * v).sum()
-            + 2 * (offsets * (seen * v).sum(1)).sum()
-        )
+        product, shift = ((values_back @ w) * v).sum(), (offsets * (seen * v).sum(1)).sum()
+        square += (sums * outer_v).sum() - 2 * product + 2 * shift
         noise = max(float(square) / len(z), 1e-3)
     weights = model_prior.weights, dataset_prior.weights
     return Vectors(w, cov_w, v, cov_v, offsets, *weights, spread_w, spread_v, noise)
@@ -168,11 +157,7 @@ class Levels:
     width: tuple[np.ndarray, float]  # the same for the logarithm of the spread
     bounds: tuple[float, float]  # of that logarithm
 
-    def guess(
-        self,
-        nystrom: NystromFeatures,
-        target: TargetFeatures,
-    ) -> tuple[float, float]:  # mean and unit of accuracy
+    def guess(self, nystrom: NystromFeatures, target: TargetFeatures) -> tuple[float, float]:  # mean and unit
         "What accuracies on a dataset are likely to be like."
         psi = nystrom.coordinates(target.distances[None], target.sizes[None])[0, 1:]
         sizes = np.nan_to_num((target.sizes - nystrom.centre) / nystrom.spread)
@@ -213,20 +198,15 @@ class Factorisation:
         columns = self.table.columns[records]
         return np.clip((self.table.values[records] - self.centre[columns]) / self.spread[columns], -6, 6)
 
-    def read(
-        self,
-        table: RecordTable,  # of the models and the datasets of the fit, with other records
-    ) -> "Factorisation":
-        "The same with the models' vectors taken from other records."
+    def read(self, table: RecordTable) -> "Factorisation":
+        "The same with the models' vectors taken from other records of the same models and datasets."
         same = np.array_equal(table.datasets, self.table.datasets)
         if not same or len(table.models) != len(self.table.models):
             raise ValueError("the table has other models or datasets than the fit; expected the same")
         other, found, shape = copy.copy(self), self.vectors, (len(table.models), len(table.datasets))
         other.table = table
-        pairs, values = (
-            sp.csr_matrix((v, (table.rows, table.columns)), shape)
-            for v in (np.ones(len(table.rows)), other.scaled())
-        )
+        pairs = sp.csr_matrix((np.ones(len(table.rows)), (table.rows, table.columns)), shape)
+        values = sp.csr_matrix((other.scaled(), (table.rows, table.columns)), shape)
         right = values @ found.datasets - pairs @ (found.offsets[:, None] * found.datasets)
         prior = self.features @ found.model_weights
         outer, known = _outer(found.datasets, found.dataset_covariance), (found.spread_models, found.noise)
@@ -245,13 +225,8 @@ class Factorisation:
         return to_accuracy(z - z.mean(), self.levels.guess(self.nystrom, target), target.majority_accuracy)
 
 # %% ../../nbs/07_predict/05_factorisation.ipynb #7623eae2785240b9bd12b16a66d81610
-def factorise(
-    table: RecordTable,
-    size: int = 8,  # of the vectors, at most; with few datasets a quarter of their number
-    rounds: int = 25,
-    random_state: int = 0,
-) -> Factorisation:
-    "Learn from all records of a table."
+def factorise(table: RecordTable, size: int = 8, rounds: int = 25, random_state: int = 0) -> Factorisation:
+    "Learn from all records; vectors are of `size` at most, with few datasets of a quarter of their number."
     z, centre, spread = standardise(table)
     nystrom = fit_nystrom(table)
     features, columns = model_features(table)
@@ -293,12 +268,8 @@ def left_out_errors(
     return np.asarray(found)
 
 # %% ../../nbs/07_predict/05_factorisation.ipynb #504fb2a444614c0babb325280ed9130a
-def additive_effects(
-    fit: Factorisation,
-    target: TargetFeatures,
-    row: int,  # a model
-) -> pd.DataFrame:  # columns part, effect (of a z-score), records; the last row is their sum
-    "What a model's expectation is made of."
+def additive_effects(fit: Factorisation, target: TargetFeatures, row: int) -> pd.DataFrame:
+    "Columns part, effect (of a z-score), records: what a model's expectation, the last row, is made of."
     found, table, v = fit.vectors, fit.table, fit.vector(target)
     own = fit.features[row]
     effects = own.data * (found.model_weights[own.indices] @ v)
@@ -321,9 +292,7 @@ def additive_effects(
     return pd.DataFrame(rows, columns=["part", "effect", "records"])
 
 # %% ../../nbs/07_predict/05_factorisation.ipynb #b43b363d81ae4b689946ece5c682cd59
-_VECTORS = (
-    "datasets dataset_covariance offsets model_weights dataset_weights spread_models spread_datasets".split()
-)
+_VECTORS = [field.name for field in fields(Vectors)][2:-1]  # but for the models', and noise
 _NYSTROM = ("centre", "spread", "sizes", "vectors")
 
 
@@ -336,10 +305,7 @@ def factorisation_state(fit: Factorisation) -> dict[str, np.ndarray]:
     return arrays | {"bounds": np.array(fit.levels.bounds), "centre": fit.centre, "spread": fit.spread}
 
 
-def restore_factorisation(
-    table: RecordTable,  # that the fit was made of
-    arrays: dict[str, np.ndarray],
-) -> Factorisation:
+def restore_factorisation(table: RecordTable, arrays: dict[str, np.ndarray]) -> Factorisation:
     "From `factorisation_state`; raises `ValueError` where the arrays don't fit together."
     d = len(table.datasets)
     for name, dimensions in {"datasets": 2, "offsets": 1, "nystrom.sizes": 2}.items():
@@ -395,10 +361,7 @@ class BayesianMatrixFactorization:
     def _target(self, dataset):
         return target_features(self.table, dataset)
 
-    def predict(
-        self,
-        dataset: "str | DatasetDescription",
-    ) -> pd.DataFrame:  # index: models; columns accuracy, low, high in [0, 1]
+    def predict(self, dataset: "str | DatasetDescription") -> pd.DataFrame:  # see `accuracy_table`
         "Expected accuracy of every model on a dataset without records, with intervals."
         accuracy = self.learnt.expect(self._target(dataset))
         return accuracy_table(self.table.models, accuracy, conformal_quantile(self.errors, self.coverage))
@@ -413,10 +376,8 @@ class BayesianMatrixFactorization:
         return additive_effects(self.learnt, self._target(dataset), self.table.row(model))
 
     def posterior(
-        self,
-        dataset: "str | DatasetDescription",
-        models: list[str] | None = None,  # of which one will be chosen; None: all
-    ) -> tuple[pd.Series, np.ndarray]:  # mean accuracy by model, covariance, of the most promising models
+        self, dataset: "str | DatasetDescription", models: list[str] | None = None
+    ) -> tuple[pd.Series, np.ndarray]:  # mean accuracy by model, covariance, of the most promising ones
         "What is expected of models before one is fine-tuned, and how errors go together."
         found, target, names = self.learnt.vectors, self._target(dataset), self.table.models
         expected, v = self.learnt.expect(target), self.learnt.vector(target)
@@ -437,12 +398,9 @@ class BayesianMatrixFactorization:
 
     @classmethod
     def from_state(
-        cls,
-        zoo: Zoo,  # that was fitted; its records are not read
-        arrays: dict[str, np.ndarray],
-        facts: dict,
+        cls, zoo: Zoo, arrays: dict[str, np.ndarray], facts: dict
     ) -> "BayesianMatrixFactorization":
-        "A fit from its `state`; raises `ValueError` where that does not fit together."
+        "From `state`, and no records of the zoo; raises `ValueError` where that does not fit together."
         found = cls(coverage=facts["coverage"], distance=facts["distance"])
         found.errors = arrays["errors"]
         found.learnt = restore_factorisation(RecordTable.from_state(zoo, arrays, facts), arrays)

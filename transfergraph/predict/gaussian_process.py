@@ -55,18 +55,15 @@ def _alike_in_order(table):
     cosine = np.where(both > 10, np.nan_to_num(cosine), 0.0)
     np.fill_diagonal(cosine, 1)
     tried = np.ix_(table.has_records, table.has_records)
-    values, vectors = np.linalg.eigh(
-        cosine[tried]
-    )  # pairs of columns know different models: make it a covariance
+    # pairs of columns know different models: make it a covariance
+    values, vectors = np.linalg.eigh(cosine[tried])
     cosine[tried] = (vectors * values.clip(0)) @ vectors.T
     return cosine
 
 # %% ../../nbs/07_predict/02_gaussian_process.ipynb #acae54e37e7d407bbb7b55eff062a284
 MODEL_KERNELS: dict[str, Callable[[RecordTable], np.ndarray]] = {  # name -> (n, n)
     "identity": lambda t: np.eye(len(t.models)),
-    "family": lambda t: (
-        ((t.family[:, None] == t.family) & (t.family != "")) | np.eye(len(t.models), dtype=bool)
-    ),
+    "family": lambda t: ((t.family[:, None] == t.family) & (t.family != "")) | (np.eye(len(t.models)) > 0),
     "metadata": lambda t: _rbf(standard_columns(t.numbers), 0.5),
     "scores": _by_scores,
     "name": lambda t: t.name_similarity,
@@ -91,26 +88,18 @@ class Kernel:
 
 _MODEL = {"identity": 0.4, "family": 0.2, "metadata": 0.3, "scores": 0.3, "name": 0.3}
 KERNELS = {
-    "near": Kernel(
-        _MODEL, {"constant": 1.0, "distance": 0.4, "per_class": 0.3, "order": 0.2, "identity": 0.1}, 1.0
-    ),
-    "broad": Kernel(_MODEL, {"constant": 1.0, "distance": 0.4, "order": 0.2, "identity": 0.3}, 2.0),
+    "near": Kernel(_MODEL, dict(constant=1.0, distance=0.4, per_class=0.3, order=0.2, identity=0.1), 1.0),
+    "broad": Kernel(_MODEL, dict(constant=1.0, distance=0.4, order=0.2, identity=0.3), 2.0),
 }
 
 
-def dataset_covariance(
-    table: RecordTable,
-    kernel: Kernel,
-) -> np.ndarray:  # (d, d)
+def dataset_covariance(table: RecordTable, kernel: Kernel) -> np.ndarray:  # (d, d)
     "How alike datasets are."
     return sum(weight * DATASET_KERNELS[name](table) for name, weight in kernel.dataset.items())
 
 
-def covariances(
-    table: RecordTable,
-    kernel: Kernel,
-) -> tuple[np.ndarray, np.ndarray]:  # (n, n) of models, (d, d) of datasets
-    "The two factors of the covariance."
+def covariances(table: RecordTable, kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
+    "The two factors of the covariance: (n, n) of models, (d, d) of datasets."
     models = sum(weight * MODEL_KERNELS[name](table) for name, weight in kernel.model.items())
     return models, dataset_covariance(table, kernel)
 
@@ -129,21 +118,14 @@ class Process:
     spread: np.ndarray  # (l,), and their standard deviation
     inverse: np.ndarray | None  # (r, r), K^-1; None where it was not kept
 
-    def predict(
-        self,
-        dataset: int,  # column
-    ) -> dict[str, np.ndarray]:  # label -> (n,)
+    def predict(self, dataset: int) -> dict[str, np.ndarray]:  # label -> (n,)
         "Expected labels of all models on a dataset."
         models, datasets = self.covariance
-        found = (
-            models[:, self.rows] * datasets[dataset, self.columns]
-        ) @ self.weights * self.spread + self.centre
+        cross = models[:, self.rows] * datasets[dataset, self.columns]
+        found = cross @ self.weights * self.spread + self.centre
         return dict(zip(self.labels, found.T, strict=True))
 
-    def left_out(
-        self,
-        dataset: int,  # column with known pairs
-    ) -> dict[str, np.ndarray]:  # label -> (n,), NaN where the model has no record on it
+    def left_out(self, dataset: int) -> dict[str, np.ndarray]:  # label -> (n,), NaN for models without record
         "Expected labels on a dataset as if none of its pairs were known."
         group = np.flatnonzero(self.columns == dataset)
         own = np.linalg.solve(self.inverse[np.ix_(group, group)], self.weights[group])
@@ -151,10 +133,7 @@ class Process:
         found[self.rows[group]] = (self.values[group] - own) * self.spread + self.centre
         return dict(zip(self.labels, found.T, strict=True))
 
-    def covariance_of(
-        self,
-        dataset: int,  # column
-    ) -> np.ndarray:  # (n, n), of standardised labels
+    def covariance_of(self, dataset: int) -> np.ndarray:  # (n, n), of standardised labels
         "Covariance of all models' labels on a dataset, without noise, given what is known."
         models, datasets = self.covariance
         cross = models[:, self.rows] * datasets[dataset, self.columns]
@@ -187,13 +166,8 @@ def fit_process(
     return Process(tuple(labels), (models, datasets), rows, columns, values, weights, centre, spread, inverse)
 
 # %% ../../nbs/07_predict/02_gaussian_process.ipynb #72eea5119410473aa328ad9291626812
-def leave_out_effects(
-    process: Process,  # with its inverse
-    table: RecordTable,  # what its covariance is of
-    row: int,  # a model
-    column: int,  # a dataset
-) -> pd.DataFrame:  # columns part, effect (of a z-score), records; the last row is what is expected in all
-    "What is expected of a model, and how much less without some of the records."
+def leave_out_effects(process: Process, table: RecordTable, row: int, column: int) -> pd.DataFrame:
+    "Columns part, effect (of a z-score), records: what is expected of a model, less without some records."
     models, datasets = process.covariance
     label = process.labels.index("z")
     weights = process.inverse @ (models[row, process.rows] * datasets[column, process.columns])
@@ -229,12 +203,8 @@ class NystromFeatures:
     sizes: np.ndarray  # (d, 3), standardised; 0 where unknown
     vectors: np.ndarray  # (d, k), eigenvectors by the inverse root of their eigenvalue
 
-    def similarity(
-        self,
-        distances: np.ndarray,  # (q, d), to the datasets with records; NaN: far
-        sizes: np.ndarray,  # (q, 3), as in `RecordTable`
-    ) -> np.ndarray:  # (q, d), in [0, 1]
-        "How alike datasets are."
+    def similarity(self, distances: np.ndarray, sizes: np.ndarray) -> np.ndarray:  # (q, d), in [0, 1]
+        "How alike datasets are, from distances (q, d) to those with records, NaN: far, and sizes (q, 3)."
         own = np.nan_to_num((sizes - self.centre) / self.spread)
         apart = ((own[:, None] - self.sizes[None]) ** 2).mean(-1)
         near = np.exp(-np.nan_to_num((distances / self.length_scale) ** 2, nan=np.inf))
@@ -246,11 +216,8 @@ class NystromFeatures:
         return np.hstack([np.full((len(found), 1), CONSTANT_FEATURE), found])
 
 # %% ../../nbs/07_predict/02_gaussian_process.ipynb #7623eae2785240b9bd12b16a66d81610
-def fit_nystrom(
-    table: RecordTable,  # each dataset with records
-    most: int = 48,  # coordinates
-) -> NystromFeatures:
-    "The coordinates of the datasets with records."
+def fit_nystrom(table: RecordTable, most: int = 48) -> NystromFeatures:
+    "At most so many coordinates of datasets; each of the table's has records."
     centre, spread = (np.nan_to_num(f(table.sizes, 0)) for f in (mean_known, spread_known))
     spread = np.where(spread > 1e-9, spread, 1.0)
     sizes = np.nan_to_num((table.sizes - centre) / spread)
@@ -275,15 +242,11 @@ class TargetFeatures:
     majority_accuracy: float
 
 
-def target_features(
-    table: RecordTable,
-    dataset: "str | DatasetDescription",  # of the table's zoo, without records, or a new one
-) -> TargetFeatures:
-    "What is known of a dataset, as far as it matters here."
+def target_features(table: RecordTable, dataset: "str | DatasetDescription") -> TargetFeatures:
+    "What is known of a dataset, new or without records, as far as it matters here."
     zoo = table.zoo
     if isinstance(dataset, DatasetDescription):
-        about = {c: [getattr(dataset, c)] for c in ("n_samples", "n_classes", "majority_share")}
-        about = pd.DataFrame(about)
+        about = pd.DataFrame({c: [getattr(dataset, c)] for c in ("n_samples", "n_classes", "majority_share")})
         distances = pd.Series(distances_of(zoo, dataset, table.distance), dtype=float)
     else:
         about = zoo.datasets[zoo.datasets["dataset"] == dataset]
@@ -296,39 +259,29 @@ def target_features(
 class EvidenceRidge:
     "A ridge regression for vectors that is fitted again and again."
 
-    def __init__(
-        self,
-        features: "np.ndarray | sp.csr_matrix",  # (n, k)
-    ):
+    def __init__(self, features: "np.ndarray | sp.csr_matrix"):  # (n, k)
         gram = features.T @ features
         self.features = features
         self.values, self.vectors = np.linalg.eigh(gram.toarray() if hasattr(gram, "toarray") else gram)
         self.values = self.values.clip(0)
         self.penalty, self.weights = 1.0, None
 
-    def fit(
-        self,
-        vectors: np.ndarray,  # (n, p)
-        covariance: np.ndarray,  # (p, p), of what the features leave open
-    ) -> np.ndarray:  # (n, p), the expected vectors
-        "Fit the weights (k, p), then move the penalty towards greater evidence."
+    def fit(self, vectors: np.ndarray, covariance: np.ndarray) -> np.ndarray:  # (n, p), the expected vectors
+        "Fit weights, given the covariance (p, p) that features leave open; move the penalty to evidence."
         rotated = self.vectors.T @ (self.features.T @ vectors)
         turned = rotated / (self.values + self.penalty)[:, None]
         self.weights = self.vectors @ turned
         size = np.einsum("kp,pq,kq->", turned, np.linalg.inv(covariance), turned)
         used = (self.values / (self.values + self.penalty)).sum() * vectors.shape[1]
-        self.penalty = float(
-            np.clip(used / max(size, 1e-12), 0.01, 10)
-        )  # beyond, vectors would be held at zero
+        # beyond 10, vectors would be held at zero
+        self.penalty = float(np.clip(used / max(size, 1e-12), 0.01, 10))
         return self.features @ self.weights
 
 # %% ../../nbs/07_predict/02_gaussian_process.ipynb #3ed186c9a28b402fb0bc4494df01f08d
-def smooth(
-    features: np.ndarray,  # (d, k), without a constant
-    values: np.ndarray,  # (d,)
-    weights: np.ndarray,  # (d,), how far each value is to be trusted
-) -> tuple[np.ndarray, float]:  # (k,) weights, all zero where features don't help; constant
-    "A ridge regression with the penalty of least error when rows are left out one at a time."
+def smooth(features: np.ndarray, values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """A ridge regression with the penalty of least error when rows are left out one at a time.
+
+    `weights` (d,) say how far `values` are trusted. Finds (k,) weights, zero where none helps; a constant."""
     share = weights / weights.sum()
     constant = float(share @ values)
     alone = (values - constant) / (1 - share) if len(values) > 1 else values - constant

@@ -29,22 +29,15 @@ if TYPE_CHECKING:
 LABELS = ("z", "rank", "share")
 
 # %% ../../nbs/07_predict/03_learners.ipynb #acae54e37e7d407bbb7b55eff062a284
-def weighted_mean(
-    values: np.ndarray,  # (n, k), NaN where unknown
-    weights: np.ndarray,  # (k,), not negative
-) -> np.ndarray:  # (n,)
+def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:  # (n, k) and (k,) -> (n,)
     "Weighted mean of what is known of each row."
     known = ~np.isnan(values)
     total = known @ weights
     return np.where(total > 0, np.where(known, values, 0) @ weights / np.maximum(total, 1e-12), np.nan)
 
 
-def related_mean(
-    weights: np.ndarray,  # (n, n), 0 on the diagonal
-    values: np.ndarray,  # (n,), NaN where unknown
-    strength: float = 0.5,  # how many models the mean of all counts for
-) -> np.ndarray:  # (n,)
-    "Mean over the others that are related, drawn to the mean of all."
+def related_mean(weights: np.ndarray, values: np.ndarray, strength: float = 0.5) -> np.ndarray:  # (n,)
+    "Mean over the others that are related, drawn to the mean of all, which counts for `strength` models."
     known = ~np.isnan(values)
     total = weights @ known
     return (weights @ np.where(known, values, 0) + strength * mean_known(values)) / (total + strength)
@@ -81,12 +74,8 @@ def _own_columns(table, known):
     }
 
 # %% ../../nbs/07_predict/03_learners.ipynb #72eea5119410473aa328ad9291626812
-def describe(
-    table: RecordTable,
-    dataset: int,  # column of the dataset that is described
-    known: list[int],  # columns whose records may be read; never `dataset` itself
-) -> pd.DataFrame:  # one row per model, NaN where unknown
-    "What is known about every model with regard to one dataset, without any record of that dataset."
+def describe(table: RecordTable, dataset: int, known: list[int]) -> pd.DataFrame:  # one row per model
+    "What is known about every model with regard to one dataset, from records of the `known` ones only."
     if dataset in known:
         raise ValueError(f"the records of {table.datasets[dataset]!r} cannot describe its own pairs")
     known = np.asarray(known, int)
@@ -129,20 +118,12 @@ class Forest:
     threshold: np.ndarray  # (nodes,)
     value: np.ndarray  # (nodes, l), mean labels of the training rows that came here
 
-    def predict(
-        self,
-        table: RecordTable,
-        known: list[int],  # columns whose records may be read
-        dataset: int,  # column to predict
-    ) -> dict[str, np.ndarray]:  # label -> (n,)
-        "Expected labels of all models on a dataset."
+    def predict(self, table: RecordTable, known: list[int], dataset: int) -> dict[str, np.ndarray]:
+        "Expected labels (n,) of all models on a dataset."
         columns = describe(table, dataset, known).reindex(columns=self.columns).to_numpy()
         return dict(zip(LABELS, self(np.where(np.isnan(columns), self.means, columns)).T, strict=True))
 
-    def __call__(
-        self,
-        columns: np.ndarray,  # (n, k), without NaN
-    ) -> np.ndarray:  # (n, l)
+    def __call__(self, columns: np.ndarray) -> np.ndarray:  # (n, k), without NaN -> (n, l)
         "Mean over trees of the leaf that each row ends in."
         columns = columns.astype(np.float32)  # as the thresholds were found
         rows, nodes = np.arange(len(columns))[:, None], np.tile(self.roots, (len(columns), 1))
@@ -152,11 +133,7 @@ class Forest:
         return self.value[nodes].mean(1)
 
     @classmethod
-    def from_arrays(
-        cls,
-        columns: list[str],
-        arrays: dict[str, np.ndarray],  # the other fields
-    ) -> "Forest":
+    def from_arrays(cls, columns: list[str], arrays: dict[str, np.ndarray]) -> "Forest":
         "A forest from its arrays; raises `ValueError` where a branch does not end in a leaf."
         forest = cls(list(columns), **arrays)
         nodes, here = len(forest.left), np.arange(len(forest.left))
@@ -167,11 +144,8 @@ class Forest:
         return forest
 
 # %% ../../nbs/07_predict/03_learners.ipynb #938c804e27f84196a10c8828c723f798
-def tree_arrays(
-    forest: object,  # a fitted forest of scikit-learn for several outputs
-    spread: np.ndarray,  # (l,), what its outputs are multiplied by
-) -> dict[str, np.ndarray]:  # the arrays of a `Forest`
-    "The nodes of all trees, one tree after the other."
+def tree_arrays(forest: object, spread: np.ndarray) -> dict[str, np.ndarray]:
+    "The arrays of a `Forest` from scikit-learn's, tree after tree, its outputs multiplied by `spread` (l,)."
     trees = [tree.tree_ for tree in forest.estimators_]
     roots = np.cumsum([0, *(tree.node_count for tree in trees)])
     own = [np.arange(tree.node_count) for tree in trees]
@@ -223,18 +197,11 @@ def fit_forest(
     return Forest(columns, means, **tree_arrays(trees, spread))
 
 # %% ../../nbs/07_predict/03_learners.ipynb #ae9e64ac
-def node_inputs(
-    table: RecordTable,
-    known: list[int],  # columns whose records may be read
-) -> dict[str, np.ndarray]:  # model (n, f), dataset (d, 3), pair (n, d, 3), near (d, d)
-    "What the network reads besides the records."
+def node_inputs(table: RecordTable, known: list[int]) -> dict[str, np.ndarray]:
+    "What the network reads besides records: model (n, f), dataset (d, 3), pair (n, d, 3), near (d, d)."
     scores = np.nan_to_num(np.stack([mean_known(v, 1) for v in table.evidence.values()], 1))
-    families = sorted({*table.family} - {""})
-    kinds = (
-        np.stack([table.family == family for family in families], 1)
-        if families
-        else np.zeros((len(scores), 0))
-    )
+    families = np.array(sorted({*table.family} - {""}), str)
+    kinds = table.family[:, None] == families
     far = table.source_distances - np.nan_to_num(mean_known(table.source_distances))
     pair = [*table.evidence.values(), far]
     return {
@@ -307,21 +274,14 @@ class Inductive:
         self.hidden, self.networks, self.epochs = hidden, networks, epochs
         self.learning_rate, self.random_state = learning_rate, random_state
 
-    def fit(
-        self,
-        table: RecordTable,
-        known: list[int],  # columns whose records may be read
-        labels: tuple[str, ...] = LABELS,
-    ) -> "Inductive":
-        "Train on hidden datasets; the first label weights the messages."
+    def fit(self, table: RecordTable, known: list[int], labels: tuple[str, ...] = LABELS) -> "Inductive":
+        "Train on hidden ones of the known datasets; the first label weights the messages."
         import torch
 
         self.labels, known = tuple(labels), list(known)
         values = np.stack([table.labels[name][:, known] for name in labels], -1)
-        self.centre, self.spread = (
-            np.nan_to_num(v) for v in (mean_known(values, (0, 1)), spread_known(values, (0, 1)))
-        )
-        self.spread = np.where(self.spread > 1e-9, self.spread, 1.0)
+        self.centre, spread = (np.nan_to_num(f(values, (0, 1))) for f in (mean_known, spread_known))
+        self.spread = np.where(spread > 1e-9, spread, 1.0)
         inputs = self._tensors(table, known)
         rng = np.random.default_rng(self.random_state)
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
@@ -359,11 +319,7 @@ class Inductive:
         return self
 
     @classmethod
-    def from_arrays(
-        cls,
-        arrays: dict[str, np.ndarray],  # of the network, and `centre` and `spread` of the labels
-        labels: tuple[str, ...],
-    ) -> "Inductive":
+    def from_arrays(cls, arrays: dict[str, np.ndarray], labels: tuple[str, ...]) -> "Inductive":
         "A trained network from its `arrays`."
         import torch
 
@@ -380,13 +336,8 @@ class Inductive:
         learnt = {name: v.numpy() for name, v in self.network_.state_dict().items()}
         return learnt | {"centre": self.centre, "spread": self.spread}
 
-    def predict(
-        self,
-        table: RecordTable,
-        known: list[int],  # columns whose records may be read
-        datasets: list[int],  # columns to predict, none of them known
-    ) -> dict[str, np.ndarray]:  # label -> (n, len(datasets))
-        "Expected labels of all models."
+    def predict(self, table: RecordTable, known: list[int], datasets: list[int]) -> dict[str, np.ndarray]:
+        "Expected labels (n, len(datasets)) of all models on datasets that are not known."
         import torch
 
         known = list(known)

@@ -43,15 +43,10 @@ CATEGORICAL_FEATURES = ["architecture", "family", "pretrained_on"]
 NUMERIC_FEATURES = ["pretrained_accuracy", "n_params", "n_samples", "n_classes"]
 
 
-def describe_pairs(
-    zoo: Zoo,
-    pairs: pd.DataFrame,  # columns model, dataset
-    distance: str = "domain_similarity",  # which way to measure
-) -> pd.DataFrame:  # `pairs` with CATEGORICAL_FEATURES, NUMERIC_FEATURES and `distance` in [0, 1], or NaN
-    "What the cards say about a model and a dataset, and the distance to what the model was trained on."
-    table = pairs.merge(
-        zoo.models[["model", *CATEGORICAL_FEATURES, *NUMERIC_FEATURES[:2]]], on="model", how="left"
-    )
+def describe_pairs(zoo: Zoo, pairs: pd.DataFrame, distance: str = "domain_similarity") -> pd.DataFrame:
+    "Pairs with what cards say, and the `distance`, 0 to 1 or NaN, to what the model was trained on."
+    cards = zoo.models[["model", *CATEGORICAL_FEATURES, *NUMERIC_FEATURES[:2]]]
+    table = pairs.merge(cards, on="model", how="left")
     table = table.merge(zoo.datasets[["dataset", *NUMERIC_FEATURES[2:]]], on="dataset", how="left")
     matrix = min_max(distance_matrix(zoo, distance))  # by column; the matrix is symmetric
     far = matrix.rename_axis(index="pretrained_on", columns="dataset").stack().rename("distance")
@@ -64,9 +59,7 @@ def _fill(numbers, means):
     return np.where(np.isnan(values), means, values)
 
 
-def pair_encoder(
-    table: pd.DataFrame,  # training rows; text columns are categories, the others numbers
-) -> "ColumnTransformer":  # fitted on these rows only
+def pair_encoder(table: pd.DataFrame) -> "ColumnTransformer":  # fitted on these rows only
     "Numbers from described pairs: means fill gaps, categories become indicator columns."
     from sklearn.compose import ColumnTransformer
     from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
@@ -81,9 +74,7 @@ def pair_encoder(
     return ColumnTransformer([part for part in parts if part[2]]).fit(table)
 
 # %% ../../nbs/07_predict/06_methods.ipynb #28d3efd5258a48a79c179ea5c6759f01
-def encode_apart(
-    table: pd.DataFrame,  # training rows, or target rows
-) -> np.ndarray:  # (n_rows, n_features)
+def encode_apart(table: pd.DataFrame) -> np.ndarray:  # (n_rows, n_features)
     """Numbers from described pairs as the published code made them.
 
     Each category becomes the place of its name among the names of *these* rows, so that one code means two
@@ -114,11 +105,7 @@ def gradient_boosting(random_state: int = 0, n_jobs: int = 1) -> object:
     return XGBRegressor(**settings, max_bin=48, random_state=random_state, n_jobs=n_jobs)
 
 
-PREDICTORS: dict[str, Callable] = {
-    "LR": linear_regression,
-    "RF": random_forest,
-    "XGB": gradient_boosting,
-}
+PREDICTORS: dict[str, Callable] = {"LR": linear_regression, "RF": random_forest, "XGB": gradient_boosting}
 
 # %% ../../nbs/07_predict/06_methods.ipynb #b43b363d81ae4b689946ece5c682cd59
 def _models_of(zoo, target):
@@ -178,12 +165,8 @@ def ranker_scores(name: str) -> Callable:  # key of `RANKERS` -> a function like
 RANKER_SCORES: dict[str, Callable] = {f"TG:{name}": ranker_scores(name) for name in RANKERS}
 
 # %% ../../nbs/07_predict/06_methods.ipynb #a50416e276a0479cbe66534ed1713a40
-def tell_standings(
-    table: RecordTable,
-    similarity: np.ndarray,  # (d,), of the table's datasets to the one that is asked about
-    rows: np.ndarray,  # models
-) -> list[str]:  # one a model
-    "Where each model stood on the two most similar datasets that it was tried on."
+def tell_standings(table: RecordTable, similarity: np.ndarray, rows: np.ndarray) -> list[str]:
+    "Where each model (a row) stood on the two most similar (d,) datasets that it was tried on."
     place, count = table.standings
     asked = np.full(len(table.models), -1)
     asked[rows] = np.arange(len(rows))
@@ -212,24 +195,18 @@ PLAIN_FEATURES = ("metadata", "metadata+distance", *(f"all,{score}" for score in
 def method_names() -> list[str]:
     "Every method, baselines first."
     plain = [f"{predictor}{{{features}}}" for predictor in PREDICTORS for features in PLAIN_FEATURES]
-    graph = [
-        f"TG:{p},{learner},{f}" for p in PREDICTORS for learner in GRAPH_EMBEDDERS for f in GRAPH_FEATURES
-    ]
+    graph = [f"TG:{p},{g},{f}" for p in PREDICTORS for g in GRAPH_EMBEDDERS for f in GRAPH_FEATURES]
     return [*BASELINES, *plain, *graph, *RANKER_SCORES]
 
 
-def check_method(
-    name: str,  # such as "TG:XGB,N2V,all"
-) -> None:
+def check_method(name: str) -> None:  # such as "TG:XGB,N2V,all"
     "Raise `ValueError` naming the nearest known names where there is no such method."
     if method_name(name) not in (known := method_names()):
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:3]
         raise ValueError(f"no method is called {name!r}; expected one such as {' or '.join(near)}")
 
 
-def learner_of(
-    name: str,  # a method
-) -> str | None:  # its graph learner, None where it learns no graph
+def learner_of(name: str) -> str | None:  # a method's graph learner; None where it learns no graph
     "Which graph learner a method needs; methods that need the same one are run together."
     check_method(name)
     if name in RANKER_SCORES:
@@ -237,10 +214,8 @@ def learner_of(
     return name.split(",")[1] if name.startswith("TG:") else None
 
 
-def parts_of(
-    name: str,  # a method with a predictor
-) -> tuple[str, str | None, str, str | None]:  # predictor, learner, features without the score, score
-    "Take a method's name apart."
+def parts_of(name: str) -> tuple[str, str | None, str, str | None]:
+    "Predictor, learner, features without the score, and score of a method that has a predictor."
     check_method(name)
     if method_name(name) in BASELINES or name in RANKER_SCORES:
         raise ValueError(f"{name!r} has no predictor and features of its own")
@@ -250,23 +225,17 @@ def parts_of(
         predictor, features = name.rstrip("}").split("{")
         learner, features = None, features.replace(",", "+")
     base, _, score = features.rpartition("+")
-    return (
-        (predictor, learner, base, score) if score in FEATURE_SCORES else (predictor, learner, features, None)
-    )
+    return predictor, learner, *((base, score) if score in FEATURE_SCORES else (features, None))
 
 # %% ../../nbs/07_predict/06_methods.ipynb #db7b79bc585a40fcaf58bf750017e135
-def training_pairs(
-    zoo: Zoo,  # with the target hidden
-    protocol: str = "clean",
-) -> pd.DataFrame:  # columns model, dataset, label in [0, 1]; under `published` also runtime_s
-    "Pairs with a known accuracy, normalised within each dataset."
+def training_pairs(zoo: Zoo, protocol: str = "clean") -> pd.DataFrame:
+    "Columns model, dataset, label in [0, 1] of known pairs; under `published` also runtime_s."
     if protocol == "clean":
         labels = min_max(accuracy_matrix(zoo)).rename_axis(index="model", columns="dataset")
         return labels.stack().rename("label").reset_index()
     rows = zoo.records[zoo.records["method"] == "full"]
-    rows = rows[
-        rows["dataset"].isin(zoo.datasets.dropna(subset="n_samples")["dataset"])
-    ]  # the authors' inner join
+    sized = zoo.datasets.dropna(subset="n_samples")["dataset"]
+    rows = rows[rows["dataset"].isin(sized)]  # the authors' inner join
     accuracy = rows.groupby("dataset")["accuracy"]
     low, spread = accuracy.transform("min"), accuracy.transform("max") - accuracy.transform("min")
     label = ((rows["accuracy"] - low) / spread.where(spread > 0)).rename("label")
@@ -330,9 +299,8 @@ def predict_target(
     pairs = pd.DataFrame({"model": _models_of(zoo, target), "dataset": target})
     if protocol == "published":
         rows = zoo.records[(zoo.records["dataset"] == target) & (zoo.records["method"] == "full")]
-        pairs = rows.groupby(["model", "dataset"], as_index=False)[
-            "runtime_s"
-        ].mean()  # the leak, kept on purpose
+        # the leak, kept on purpose
+        pairs = rows.groupby(["model", "dataset"], as_index=False)["runtime_s"].mean()
         pairs = pairs.merge(zoo.models.loc[zoo.models["family"].notna(), ["model"]])
     train = training_pairs(known, protocol)
     quality = ("ok",) if protocol == "clean" else None

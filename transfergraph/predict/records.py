@@ -25,11 +25,8 @@ HISTORY_SCORES = ("H-score", "LogME")  # the transferability scores that are rea
 MODEL_CATEGORIES = ("family", "pretrained_on", "architecture")  # columns of `models` that are read
 
 # %% ../../nbs/07_predict/01_records.ipynb #8edb47106e1a46a883d545849b8ab81b
-def mean_known(
-    values: np.ndarray,  # NaN where unknown
-    axis: int | tuple[int, ...] | None = None,
-) -> np.ndarray:  # NaN where nothing is known
-    "Mean of what is known."
+def mean_known(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
+    "Mean of what is known; NaN where nothing is."
     known = ~np.isnan(values)
     count = known.sum(axis=axis)
     return np.where(count > 0, np.where(known, values, 0).sum(axis=axis) / np.maximum(count, 1), np.nan)
@@ -47,28 +44,20 @@ def lowest(values: np.ndarray, axis: int) -> np.ndarray:  # NaN where nothing is
     return np.where(np.isinf(found), np.nan, found)
 
 
-def medians(
-    values: np.ndarray,  # (n, d), NaN where unknown
-    share: float = 0.5,  # which quantile
-) -> np.ndarray:  # (d,), NaN where nothing is known
-    "Quantile of what is known of each column."
+def medians(values: np.ndarray, share: float = 0.5) -> np.ndarray:  # (n, d) -> (d,)
+    "Quantile of what is known of each column; NaN where nothing is."
     known = [column[~np.isnan(column)] for column in values.T]
     return np.array([np.quantile(column, share) if len(column) else np.nan for column in known])
 
 
-def standard_columns(
-    columns: np.ndarray,  # (d, k), NaN where unknown
-    known: "slice | list[int]" = slice(None),  # rows that give mean and spread
-) -> np.ndarray:  # (d, k), 0 where unknown
-    "Each column without its mean and spread."
+def standard_columns(columns: np.ndarray, known: "slice | list[int]" = slice(None)) -> np.ndarray:
+    "Each column without the mean and the spread of its `known` rows; 0 where unknown."
     centre = mean_known(columns[known], 0)
     spread = spread_known(columns[known], 0)
     return np.nan_to_num((columns - centre) / np.where(spread > 1e-9, spread, np.nan))
 
 # %% ../../nbs/07_predict/01_records.ipynb #7623eae2785240b9bd12b16a66d81610
-def ranks(
-    values: np.ndarray,  # (n_models, n_datasets), NaN where unknown
-) -> np.ndarray:  # same shape, in (0, 1), each column by itself
+def ranks(values: np.ndarray) -> np.ndarray:  # same shape, in (0, 1), each column by itself
     "Percentile ranks of what is known; equal values share theirs."
     found = np.full(values.shape, np.nan)
     for column in range(values.shape[1]):
@@ -78,10 +67,8 @@ def ranks(
     return found
 
 
-def scale_labels(
-    accuracy: np.ndarray,  # (n_models, n_datasets), NaN where unknown
-) -> dict[str, np.ndarray]:  # "z", "rank" and "share", same shape; NaN columns where all accuracies are equal
-    "Accuracies of each dataset on three scales."
+def scale_labels(accuracy: np.ndarray) -> dict[str, np.ndarray]:  # "z", "rank" and "share", same shape
+    "Accuracies (n_models, n_datasets) on three scales; NaN columns where all of a dataset are equal."
     low, high = lowest(accuracy, 0), medians(accuracy, 0.95)
     mean, spread = mean_known(accuracy, 0), spread_known(accuracy, 0)
     spread, width = (np.where(v > 1e-9, v, np.nan) for v in (spread, high - low))
@@ -93,10 +80,8 @@ def scale_labels(
     }
 
 # %% ../../nbs/07_predict/01_records.ipynb #938c804e27f84196a10c8828c723f798
-def dataset_sizes(
-    datasets: pd.DataFrame,  # rows of the zoo's `datasets`
-) -> tuple[np.ndarray, np.ndarray]:  # (d, 3): log10 of samples, classes, samples per class; (d,) accuracy
-    "Sizes, NaN where unknown, and the accuracy of always guessing the largest class."
+def dataset_sizes(datasets: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:  # (d, 3) and (d,)
+    "log10 of samples, classes and samples per class; accuracy of always guessing the largest class."
     with np.errstate(divide="ignore"):
         samples, classes = (np.log10(datasets[c].to_numpy(float)) for c in ("n_samples", "n_classes"))
     majority = datasets["majority_share"].to_numpy(float) if "majority_share" in datasets else np.nan
@@ -104,9 +89,7 @@ def dataset_sizes(
     return np.column_stack([samples, classes, samples - classes]), majority
 
 # %% ../../nbs/07_predict/01_records.ipynb #368c8348
-def score_evidence(
-    scores: np.ndarray,  # (n, d), NaN where unknown
-) -> np.ndarray:  # (n, d), z-scores within each dataset, from -4 to 4
+def score_evidence(scores: np.ndarray) -> np.ndarray:  # (n, d), z-scores within each dataset, from -4 to 4
     "Scores of a dataset, so that they can be compared with those of another one."
     spread = spread_known(scores, 0)
     z = (scores - mean_known(scores, 0)) / np.where(spread > 0, spread, np.nan)
@@ -119,9 +102,7 @@ def score_evidence(
     return np.clip(z, -4, 4)
 
 # %% ../../nbs/07_predict/01_records.ipynb #a057f09e
-def name_similarities(
-    models: Sequence[str],
-) -> np.ndarray:  # (n, n), in [0, 1], 1 on the diagonal
+def name_similarities(models: Sequence[str]) -> np.ndarray:  # (n, n), in [0, 1], 1 on the diagonal
     "How alike names are: cosine of their 3- to 5-grams of characters."
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -145,12 +126,8 @@ def related_models(
     return {name: np.where(np.eye(len(size), dtype=bool), 0.0, weights) for name, weights in found.items()}
 
 # %% ../../nbs/07_predict/01_records.ipynb #4cf9bc62
-def standings(
-    columns: np.ndarray,  # (r,), dataset of each record
-    values: np.ndarray,  # (r,), accuracy
-    n_datasets: int,
-) -> tuple[np.ndarray, np.ndarray]:  # (r,) place of each record, 1 the best; (d,) of how many
-    "Where a record stands among those on its dataset; equal ones share the better place."
+def standings(columns: np.ndarray, values: np.ndarray, n_datasets: int) -> tuple[np.ndarray, np.ndarray]:
+    "Place (r,) of each record on its dataset, equal ones sharing the better one; (d,) of how many."
     order = np.lexsort((-values, columns))
     column, value = columns[order], values[order]
     new = np.r_[True, column[1:] != column[:-1]][: len(order)]
@@ -161,17 +138,12 @@ def standings(
     return place, np.bincount(columns, minlength=n_datasets)
 
 # %% ../../nbs/07_predict/01_records.ipynb #07972c55
-def mean_pairs(
-    zoo: Zoo,
-    models: np.ndarray,  # (n,), names
-    datasets: np.ndarray,  # (d,), names
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (r,) row and column of each pair; (r,) its accuracy
-    "The full fine-tunings among these models and datasets, each pair once."
+def mean_pairs(zoo: Zoo, models: np.ndarray, datasets: np.ndarray) -> tuple[np.ndarray, ...]:
+    "Row, column and accuracy, (r,) each, of the full fine-tunings among these names, each pair once."
     usable = zoo.records["method"].eq("full") & zoo.records["quality"].eq("ok")
     records = zoo.records.loc[usable, ["model", "dataset", "accuracy"]]
-    rows, columns = (
-        pd.Index(names).get_indexer(records[c]) for names, c in ((models, "model"), (datasets, "dataset"))
-    )
+    rows = pd.Index(models).get_indexer(records["model"])
+    columns = pd.Index(datasets).get_indexer(records["dataset"])
     accuracy = records["accuracy"].to_numpy(float)
     inside = (rows >= 0) & (columns >= 0) & ~np.isnan(accuracy)
     pairs = rows[inside].astype(np.int64) * len(datasets) + columns[inside]
@@ -191,23 +163,19 @@ class ModalityView:
     datasets: np.ndarray  # (d,), names
 
     @functools.cached_property
-    def cards(self) -> pd.DataFrame:
-        "Rows of the zoo's `models`."
+    def cards(self) -> pd.DataFrame:  # rows of the zoo's `models`
         return self.zoo.models[self.zoo.models["modality"] == self.modality]
 
     @functools.cached_property
-    def models(self) -> np.ndarray:  # (n,)
-        "Names."
+    def models(self) -> np.ndarray:  # (n,), names
         return self.cards["model"].to_numpy(object)
 
     @functools.cached_property
-    def kinds(self) -> dict[str, np.ndarray]:  # see `MODEL_CATEGORIES` -> (n,), objects
-        "Categories of models; None where unknown."
+    def kinds(self) -> dict[str, np.ndarray]:  # see `MODEL_CATEGORIES` -> (n,), None where unknown
         return {kind: self.cards[kind].to_numpy(object) for kind in MODEL_CATEGORIES}
 
     @functools.cached_property
-    def numbers(self) -> np.ndarray:  # (n, 3)
-        "log10 of parameters, input size, reported accuracy."
+    def numbers(self) -> np.ndarray:  # (n, 3): log10 of parameters, input size, reported accuracy
         with np.errstate(divide="ignore"):
             params = np.log10(self.cards["n_params"].to_numpy(float).clip(1))
         others = (self.cards[c].to_numpy(float) for c in ("input_size", "pretrained_accuracy"))
@@ -234,8 +202,7 @@ class ModalityView:
         return self._about[1]
 
     @functools.cached_property
-    def distances(self) -> np.ndarray:  # (d, d)
-        "How far datasets lie from each other."
+    def distances(self) -> np.ndarray:  # (d, d), how far datasets lie from each other
         matrix = distance_matrix(self.zoo, self.distance)
         return matrix.reindex(index=self.datasets, columns=self.datasets).to_numpy(float)
 
@@ -289,10 +256,8 @@ class RecordTable(ModalityView):
         "The records of a zoo; raises `ValueError` where the modality has none to learn from."
         if target is not None:
             modality = zoo.datasets.set_index("dataset").at[target, "modality"]
-        models, names = (
-            t.loc[t["modality"] == modality, c].to_numpy(object)
-            for t, c in ((zoo.models, "model"), (zoo.datasets, "dataset"))
-        )
+        models = zoo.models.loc[zoo.models["modality"] == modality, "model"].to_numpy(object)
+        names = zoo.datasets.loc[zoo.datasets["modality"] == modality, "dataset"].to_numpy(object)
         rows, columns, values = mean_pairs(zoo, models, names)
         used, columns = np.unique(columns, return_inverse=True)
         datasets = names[used]
@@ -303,13 +268,8 @@ class RecordTable(ModalityView):
         return cls(zoo, modality, distance, datasets, rows, columns.astype(np.int32), values)
 
     @classmethod
-    def from_state(
-        cls,
-        zoo: Zoo,  # whose records are not read
-        arrays: dict[str, np.ndarray],  # of `state`
-        facts: dict,  # of `state`
-    ) -> "RecordTable":
-        "A table from its `state`; raises `ValueError` where a record names what is not there."
+    def from_state(cls, zoo: Zoo, arrays: dict[str, np.ndarray], facts: dict) -> "RecordTable":
+        "From `state`, and no records of the zoo; raises `ValueError` where one names what is not there."
         rows, columns, values = (arrays[f"records.{name}"] for name in ("rows", "columns", "values"))
         datasets = np.array(facts["datasets"], object)
         found = cls(zoo, facts["modality"], facts["distance"], datasets, rows, columns, values)
@@ -331,30 +291,20 @@ class RecordTable(ModalityView):
         vars(found).update(known)
         return found
 
-    def with_accuracy(
-        self,
-        accuracy: np.ndarray,  # (n, d), NaN where there is no record
-    ) -> "RecordTable":
+    def with_accuracy(self, accuracy: np.ndarray) -> "RecordTable":  # (n, d), NaN where there is no record
         "The same models and datasets with other records."
         rows, columns = np.nonzero(~np.isnan(accuracy))
         found = replace(self, rows=rows, columns=columns, values=accuracy[rows, columns])
         return found.assume(**{name: getattr(self, name) for name in _WITHOUT_RECORDS})
 
-    def with_dataset(
-        self,
-        name: str,  # in the zoo, without records
-        zoo: Zoo | None = None,  # the zoo with that dataset; None: the table's
-    ) -> "RecordTable":  # the new dataset comes last
-        "The same records, and a dataset more."
+    def with_dataset(self, name: str, zoo: Zoo | None = None) -> "RecordTable":  # the new dataset comes last
+        "The same records, and a dataset more, of the table's zoo where no other is given."
         if name in self.datasets:
             raise ValueError(f"dataset {name!r} is in the table already; expected one without records")
         found = replace(self, zoo=self.zoo if zoo is None else zoo, datasets=np.append(self.datasets, name))
         return found.assume(**{name: getattr(self, name) for name in _OF_MODELS})
 
-    def only(
-        self,
-        kept: np.ndarray,  # (k,), columns, ascending
-    ) -> "RecordTable":
+    def only(self, kept: np.ndarray) -> "RecordTable":  # (k,), columns, ascending
         "The records of some of the datasets."
         inside = np.isin(self.columns, kept)
         columns = np.searchsorted(kept, self.columns[inside]).astype(np.int32)
@@ -368,8 +318,7 @@ class RecordTable(ModalityView):
         return int(np.flatnonzero(self.models == model)[0])
 
     @functools.cached_property
-    def has_records(self) -> np.ndarray:  # (d,), bool
-        "Whether a dataset has records."
+    def has_records(self) -> np.ndarray:  # (d,), whether a dataset has any
         return np.bincount(self.columns, minlength=len(self.datasets)) > 0
 
     @functools.cached_property
@@ -394,29 +343,19 @@ class RecordTable(ModalityView):
         return scale_labels(self.accuracy)
 
 # %% ../../nbs/07_predict/01_records.ipynb #a45b223b
-def nearness(
-    distances: np.ndarray,  # NaN where unknown
-    length_scale: float,  # a typical distance, see `RecordTable.length_scale`
-) -> np.ndarray:  # same shape, in (0, 1]
+def nearness(distances: np.ndarray, length_scale: float) -> np.ndarray:  # same shape, in (0, 1]
     "Similarity that falls off with distance: exp(-2 (distance/scale)^2); far where no distance is known."
     return np.exp(-np.nan_to_num(2 * (distances / length_scale) ** 2, nan=2.0))
 
 # %% ../../nbs/07_predict/01_records.ipynb #57df4ba1
-def to_accuracy(
-    z: np.ndarray,  # (n,)
-    level: tuple[float, float],  # mean and standard deviation
-    majority_accuracy: float,  # of guessing the largest class
-) -> np.ndarray:  # (n,), between that and 1
-    "Accuracies; equal ones at the lower end keep their order by a hair."
+def to_accuracy(z: np.ndarray, level: tuple[float, float], majority_accuracy: float) -> np.ndarray:
+    "Accuracies of mean and spread `level`, majority to 1; equal ones at the end keep their order by a hair."
     found = level[0] + level[1] * z
     below, above = np.minimum(found - majority_accuracy, 0), np.maximum(found - 1, 0)
     return np.clip(found, majority_accuracy, 1) + 1e-4 * (below + above)
 
 # %% ../../nbs/07_predict/01_records.ipynb #6d58655b
-def conformal_quantile(
-    errors: Sequence[float],  # one a dataset that was left out
-    coverage: float,
-) -> float:  # NaN where there are none
+def conformal_quantile(errors: Sequence[float], coverage: float) -> float:  # NaN where there are no errors
     "The error that a further one stays below with probability `coverage`."
     if not len(errors):
         return float("nan")
@@ -424,19 +363,13 @@ def conformal_quantile(
     return float(np.sort(errors)[min(rank, len(errors)) - 1])
 
 
-def accuracy_table(
-    models: np.ndarray,  # (n,), names
-    accuracy: np.ndarray,  # (n,)
-    error: float,  # half the width of an interval; NaN where it is unknown
-) -> pd.DataFrame:  # index: models; columns accuracy, low, high
-    "Expected accuracies with intervals in [0, 1]."
+def accuracy_table(models: np.ndarray, accuracy: np.ndarray, error: float) -> pd.DataFrame:
+    "Columns accuracy, low, high in [0, 1] by model; half an interval is `error` wide, NaN where unknown."
     low, high = np.clip(accuracy - error, 0, 1), np.clip(accuracy + error, 0, 1)
     return pd.DataFrame({"accuracy": accuracy, "low": low, "high": high}, pd.Index(models, name="model"))
 
 # %% ../../nbs/07_predict/01_records.ipynb #4dbe60ed
-def remember_last(
-    method: Callable,  # of a ranker; its argument is a dataset
-) -> Callable:
+def remember_last(method: Callable) -> Callable:  # of a ranker; its argument is a dataset
     "The method, with its last result kept while the dataset and the ranker's table stay the same."
 
     @functools.wraps(method)

@@ -26,21 +26,15 @@ if TYPE_CHECKING:
 PROBE_ITEMS = 200  # of a dataset, as in the zoos that are built here
 
 # %% ../../nbs/09_recommend/02_candidates.ipynb #72eea5119410473aa328ad9291626812
-def measure(
-    dataset: Dataset,
-    features: np.ndarray
-    | None,  # (n, k) of the zoo's probe on some training items; None: distances stay unknown
-) -> DatasetDescription:
-    "Describe labelled data by its size, its labels and the features of the probe."
+def measure(dataset: Dataset, features: np.ndarray | None) -> DatasetDescription:
+    "Describe labelled data by size, labels and the probe's features (n, k); None: distances stay unknown."
     labels = dataset.labels["train"]
     counts = np.bincount(labels, minlength=dataset.n_classes)
+    sizes = {"n_samples": len(labels), "n_classes": dataset.n_classes}
+    share = float(counts.max() / counts.sum())
+    embedding = None if features is None else domain_embedding(features)
     return DatasetDescription(
-        name=dataset.name,
-        modality=dataset.modality,
-        n_samples=len(labels),
-        n_classes=dataset.n_classes,
-        majority_share=float(counts.max() / counts.sum()),
-        embedding=None if features is None else domain_embedding(features),
+        dataset.name, dataset.modality, **sizes, majority_share=share, embedding=embedding
     )
 
 # %% ../../nbs/09_recommend/02_candidates.ipynb #10185d26023b46108eb7d9f57d49d2b3
@@ -64,9 +58,8 @@ def describe_dataset(
     size = {"size": probe["input_size"]} if "input_size" in probe else {}
     dataset = load_dataset(data, **(size | options), progress=progress)
     if dataset.modality not in (known := sorted(zoo.models["modality"].unique())):
-        raise ValueError(
-            f"{data}: holds {dataset.modality}s; the models of this zoo read {' and '.join(known)}s"
-        )
+        read = " and ".join(known)
+        raise ValueError(f"{data}: holds {dataset.modality}s; the models of this zoo read {read}s")
     features = None
     if probe:
         backbone = load_backbone(probe.pop("spec"), **probe, modality=dataset.modality)
@@ -78,12 +71,10 @@ def describe_dataset(
     return dataset, DatasetDescription(**{**vars(new), "name": name})
 
 # %% ../../nbs/09_recommend/02_candidates.ipynb #7623eae2785240b9bd12b16a66d81610
-def read_model_list(
-    path: str
-    | os.PathLike
-    | None,  # models.json, the folder that holds it, or a folder of models; None: no list
-) -> dict[str, dict]:  # name -> how `load_backbone` is called
-    "Where models lie; raises `ValueError` where the file is not such a list."
+def read_model_list(path: str | os.PathLike | None) -> dict[str, dict]:  # name -> how to `load_backbone` it
+    """Where models lie: models.json, the folder that holds it, or a folder of models; None: no list.
+
+    Raises `ValueError` where the file is not such a list."""
     if path is None:
         return {}
     path = Path(path)
@@ -98,17 +89,12 @@ def read_model_list(
         found = json.loads(listed.read_text(encoding="utf-8"))
         return {str(name): {"spec": entry["spec"], **entry} for name, entry in found.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise ValueError(
-            f'{listed}: no list of models; expected {{"name": {{"spec": "folder or id"}}}}'
-        ) from e
+        expected = '{"name": {"spec": "folder or id"}}'
+        raise ValueError(f"{listed}: no list of models; expected {expected}") from e
 
 
-def open_model(
-    name: str,  # in the zoo
-    listed: Mapping[str, Mapping],  # from `read_model_list`
-    modality: str,
-) -> "Backbone":
-    "Load a model of the zoo."
+def open_model(name: str, listed: Mapping[str, Mapping], modality: str) -> "Backbone":
+    "Load a model of the zoo, from where `read_model_list` says that it lies."
     from transfergraph.models.loading import load_backbone
 
     entry = dict(listed.get(name, {"spec": name}))

@@ -40,11 +40,7 @@ def condition(
     return mean + gain @ (np.asarray(accuracies) - mean[tried]), np.sqrt(left.clip(0))
 
 
-def expected_improvement(
-    mean: np.ndarray,  # (n,)
-    deviation: np.ndarray,  # (n,)
-    best: float,  # accuracy that is to be beaten
-) -> np.ndarray:  # (n,)
+def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:  # (n,)
     "By how much each is expected to beat the best so far, where it does."
     from scipy.stats import norm
 
@@ -56,9 +52,7 @@ def expected_improvement(
 class Selection:
     "What `TransferGraph.select` found."
 
-    log: (
-        pd.DataFrame
-    )  # a row per run, in order: dataset, model, expected, accuracy (None: failed), checkpoint, error
+    log: pd.DataFrame  # a row per run: dataset, model, expected, accuracy (None: failed), checkpoint, error
 
     @property
     def best(self) -> pd.Series:
@@ -69,12 +63,8 @@ class Selection:
         return good.loc[good["accuracy"].astype(float).idxmax()]
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #cb1e1581032b452c9409d6c6813c49d1
-def read_log(
-    path: str | os.PathLike,  # a file of JSON lines; may be missing
-    dataset: str,  # whose runs are expected
-    models: pd.Index,  # that may occur
-) -> list[dict]:  # finished runs, in order
-    "Runs of an earlier call; a last line that was cut off is left out, and removed from the file."
+def read_log(path: str | os.PathLike, dataset: str, models: pd.Index) -> list[dict]:
+    "Finished runs in a file that may be missing; a last line that was cut off is left out and removed."
     rows = read_lines(path, mend=True)
     for number, row in enumerate(rows, 1):
         if row.get("dataset") != dataset or row.get("model") not in models or "accuracy" not in row:
@@ -144,10 +134,7 @@ class TransferGraph:
             raise ValueError(f"method is {method!r}; expected {', '.join(others)} or {last}")
         self.random_state, self.n_jobs, self.distance, self.method = random_state, n_jobs, distance, method
 
-    def fit(
-        self,
-        zoo: Zoo,
-    ) -> "TransferGraph":
+    def fit(self, zoo: Zoo) -> "TransferGraph":
         "Learn from all records of the zoo, each modality by itself."
         self.zoo, self.rankers, self.tried = zoo, {}, set(zoo.records["dataset"].unique())
         name = self.method
@@ -169,9 +156,8 @@ class TransferGraph:
         else:
             known = self.zoo.datasets.set_index("dataset")["modality"]
             if dataset not in known:
-                raise ValueError(
-                    f"dataset {dataset!r} is not in the zoo; its datasets: {', '.join(known.index[:20])}"
-                )
+                there = ", ".join(known.index[:20])
+                raise ValueError(f"dataset {dataset!r} is not in the zoo; its datasets: {there}")
             if dataset in self.tried:
                 raise ValueError(
                     f"dataset {dataset!r} has records that the fit has learnt from; expected one without, "
@@ -179,10 +165,8 @@ class TransferGraph:
                 )
             modality = known[dataset]
         if modality not in self.rankers:
-            told = (
-                f"the zoo has no fine-tuning records of {modality} models; it has {', '.join(self.rankers)}"
-            )
-            raise ValueError(told)
+            there = ", ".join(self.rankers)
+            raise ValueError(f"the zoo has no fine-tuning records of {modality} models; it has {there}")
         return modality
 
     def rank(
@@ -211,25 +195,18 @@ class TransferGraph:
         table["why"] = tell_standings(ranker.table, ranker.similarity(dataset), rows)
         return table
 
-    def explain(
-        self,
-        model: str,
-        dataset: "str | DatasetDescription",
-    ) -> pd.DataFrame:  # columns part, effect (of a z-score), records; last what is expected in all
+    def explain(self, model: str, dataset: "str | DatasetDescription") -> pd.DataFrame:
         "What an expectation is made of, in the way of the ranker: `leave_out_effects` or `additive_effects`."
         known = self.zoo.models.set_index("model")["modality"]
         if (modality := self._modality(dataset)) != known.get(model):
-            raise ValueError(
-                f"model {model!r} is not in the zoo" + f" as one for {modality}s" * (model in known)
-            )
+            told = f" as one for {modality}s" if model in known else ""
+            raise ValueError(f"model {model!r} is not in the zoo{told}")
         return self.rankers[modality].explain(model, dataset)
 
     def posterior(
-        self,
-        dataset: "str | DatasetDescription",
-        models: list[str] | None = None,  # of which one will be chosen; None: all
+        self, dataset: "str | DatasetDescription", models: list[str] | None = None
     ) -> tuple[pd.Series, np.ndarray]:  # mean accuracy by model, covariance of accuracies
-        "What is expected of models before one is fine-tuned, and how errors go together."
+        "What is expected of `models` (None: all) before one is fine-tuned, and how errors go together."
         return self.rankers[self._modality(dataset)].posterior(dataset, models)
 
     def select(
@@ -246,18 +223,12 @@ class TransferGraph:
         name = dataset.name if isinstance(dataset, DatasetDescription) else dataset
         return search(*self.posterior(dataset, models), name, budget, run, log, models)
 
-    def save(
-        self,
-        folder: str | os.PathLike,  # made anew, or replaced where it holds a saved fit
-    ) -> None:
+    def save(self, folder: str | os.PathLike) -> None:
         "Write the fit; see `save_fit`."
         save_fit(self, folder)
 
     @classmethod
-    def load(
-        cls,
-        folder: str | os.PathLike,  # from `save`
-    ) -> "TransferGraph":
+    def load(cls, folder: str | os.PathLike) -> "TransferGraph":
         "A saved fit; see `load_fit`."
         return load_fit(folder)
 
@@ -275,11 +246,8 @@ def _facts_checksum(facts):
     return checksum(json.dumps(said, sort_keys=True).encode())
 
 
-def save_fit(
-    graph: TransferGraph,  # fitted
-    folder: str | os.PathLike,  # made anew, or replaced where it holds a saved fit
-) -> None:
-    "Write the zoo, arrays as safetensors and facts as JSON."
+def save_fit(graph: TransferGraph, folder: str | os.PathLike) -> None:
+    "Write the zoo, arrays as safetensors and facts as JSON to a new folder, or one that holds a saved fit."
     from safetensors.numpy import save_file
 
     folder = Path(folder)
@@ -305,9 +273,7 @@ def save_fit(
         (scratch / "fit.json").write_text(json.dumps(facts, indent=1))
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #916684f9a58a4a2aa5f864670399430d
-def load_fit(
-    folder: str | os.PathLike,  # from `save_fit`
-) -> TransferGraph:
+def load_fit(folder: str | os.PathLike) -> TransferGraph:
     "A saved fit; raises `ValueError` where the folder holds none, or one of another version."
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -342,9 +308,8 @@ def open_fit(
     "The fit of a zoo, from the cache where it is there."
     if (Path(folder) / "fit.json").is_file():
         return TransferGraph.load(folder)
-    home = Path(
-        cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "transfergraph" / "fits"
-    )
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(cache or user / "transfergraph" / "fits")
     files = sorted(p for table in TABLES for p in Path(folder).glob(f"{table}.*"))
     digest = checksum("".join(f"{path.name} {checksum(path)}\n" for path in files).encode())
     kept = home / f"{digest[:16]}-{transfergraph.__version__}-{FORMAT}"
