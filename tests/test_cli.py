@@ -502,7 +502,7 @@ def test_the_summary_says_when_there_is_no_baseline():
     row = {"method": "a", "metric": "pearson", "mean": 0.5, "low": np.nan, "high": np.nan, "n_targets": 1}
     table = pd.DataFrame([row | dict.fromkeys(["gain", "gain_low", "gain_high", "seed_sd"], np.nan)])
     assert "nan" not in aligned(summary_rows(table))
-    assert "no gains: the method mean is not among those evaluated" in summary_note(table)
+    assert "no gains: the method history-mean is not among those evaluated" in summary_note(table)
     assert "gain: over" in summary_note(table.assign(method="history-mean"))
 
 

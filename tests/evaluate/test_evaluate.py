@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from waiting import PATIENCE, group_is_gone, until
 
 from transfergraph.evaluate.leave_one_out import (
-    COLUMNS,
     Task,
     evaluate,
     evaluate_predictions,
@@ -27,6 +26,7 @@ from transfergraph.evaluate.leave_one_out import (
     task_key,
 )
 from transfergraph.evaluate.summary import (
+    COLUMNS,
     check_predictions,
     over_seeds,
     per_seed_metrics,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transfergraph.report import figures
+from transfergraph.report import figures, page_figures
 from transfergraph.report.terminal import NotebookError, run_notebook, strip_volatile
 
 LONG = "a dataset with, a rather, long list of, class names, that goes on, and on, and on {} $x_1$"
@@ -92,9 +92,9 @@ def drawn():
         "methods": figures.figure_methods(summary, "pearson"),
         "methods regret": figures.figure_methods(summary, "regret@5"),
         "by target": figures.figure_metric_by_target(metrics, "pearson"),
-        "distances": figures.figure_distances(distances(70), [LONG.format(3), LONG.format(5)]),
-        "few distances": figures.figure_distances(distances(8), [LONG.format(3)]),
-        "graph": figures.figure_graph(graph(), LONG.format(0)),
+        "distances": page_figures.figure_distances(distances(70), [LONG.format(3), LONG.format(5)]),
+        "few distances": page_figures.figure_distances(distances(8), [LONG.format(3)]),
+        "graph": page_figures.figure_graph(graph(), LONG.format(0)),
         "ablation": figures.figure_ablation(metrics, groups, "pearson"),
         "sweep": figures.figure_sweep(sweep, "pearson"),
     }
@@ -177,12 +177,12 @@ def test_figures_of_little_and_of_gaps():
     one_unknown = distances(4)
     one_unknown.iloc[0, 1] = one_unknown.iloc[1, 0] = np.nan
     for matrix in (one_unknown, distances(2), distances(1)):
-        figures.figure_distances(matrix)
-    figures.figure_graph(graph(n_models=2, n_datasets=2, n_tuned=2), LONG.format(0))
+        page_figures.figure_distances(matrix)
+    page_figures.figure_graph(graph(n_models=2, n_datasets=2, n_tuned=2), LONG.format(0))
     bare = graph(n_models=3, n_datasets=3)
     for kind in bare.edge_types:
         del bare[kind]
-    figures.figure_graph(bare, LONG.format(1))
+    page_figures.figure_graph(bare, LONG.format(1))
 
 
 def test_wrong_questions_get_one_line():

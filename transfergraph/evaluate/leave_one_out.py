@@ -141,7 +141,7 @@ def predict_tasks(
     def attempt(call):
         try:
             return run_task(zoo, call[0], options, predict, call[1], with_torch)[1]
-        except (ValueError, RuntimeError) as e:
+        except (ValueError, RuntimeError, OSError) as e:
             return e
 
     bar = tqdm(total=len(tasks), initial=len(done), disable=not progress, unit="task", file=sys.stderr)
