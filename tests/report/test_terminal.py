@@ -150,7 +150,7 @@ def test_figures_are_small(all_figures):
 
 
 def test_figures_are_the_same_in_every_process(all_figures):
-    code = "import json, test_reports as t\nprint(json.dumps(t.hashes(t.drawn())))"
+    code = "import json, test_terminal as t\nprint(json.dumps(t.hashes(t.drawn())))"
     env = os.environ | {
         "PYTHONHASHSEED": "7",
         "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
