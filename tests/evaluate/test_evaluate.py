@@ -717,7 +717,9 @@ def test_a_stopped_run_goes_on_where_it_stood(zoo, tmp_path, error, raised):
     with pytest.raises(raised) as stop:
         run(zoo, tmp_path / "out", predict=Counting(3, error), seeds=[0])
     if raised is not KeyboardInterrupt:
-        assert "stop" in str(stop.value) and "target 't2', seed 0, methods TG,N2V,a mean" in str(stop.value)
+        assert "stop" in str(stop.value) and "target 't2', seed 0, methods TG,N2V,a history-mean" in str(
+            stop.value
+        )
     assert len(files(tmp_path / "out" / ".parts")) == 2 and len(list((tmp_path / "out").iterdir())) == 1
     rest = Counting()
     run(zoo, tmp_path / "out", predict=rest, seeds=[0])
@@ -777,7 +779,7 @@ def test_a_failing_task_in_another_process_is_named(zoo, tmp_path):
         return predict(zoo, target, methods, **options)
 
     with pytest.raises(
-        RuntimeError, match=r"ZeroDivisionError: no luck \(target 't3', seed 0, methods mean\)"
+        RuntimeError, match=r"ZeroDivisionError: no luck \(target 't3', seed 0, methods history-mean\)"
     ):
         run(zoo, tmp_path, methods=["mean"], seeds=[0], predict=fails, n_jobs=2)
     assert len(files(tmp_path / ".parts")) >= 1
