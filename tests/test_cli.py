@@ -246,6 +246,7 @@ def test_a_wrong_prediction_is_named_by_file_and_row(folder, guesses, tmp_path, 
     assert capsys.readouterr().err == expected
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away(folder, guesses, tmp_path):
     guesses.to_csv(tmp_path / "predictions.csv", index=False)
     args = ["evaluate", folder, "--predictions", tmp_path, "--out", tmp_path / "out"]
@@ -357,6 +358,7 @@ def test_an_unknown_method(folder, capsys):
     assert out == "" and err.count("\n") == 1 and "N2W" in err
 
 
+@pytest.mark.slow
 def test_an_evaluation_by_the_real_program(folder, tmp_path):
     command = ["evaluate", folder, "--method", "mean", "--method", "LR{metadata}", "--seeds", "0", "1"]
     run = transfergraph(*command, "--out", tmp_path / "one", "--jobs", "1")
@@ -378,6 +380,7 @@ def test_graph_methods_run_from_the_command_line(folder, tmp_path, capsys):
     assert {row["method"] for row in json.loads(out)} == {"history-mean", "TG:XGB,N2V,all"}
 
 
+@pytest.mark.slow
 def test_ctrl_c_by_the_real_program(folder, tmp_path):
     seeds = [str(seed) for seed in range(5000)]  # far more than can be done before the signal comes
     command = [

@@ -105,6 +105,7 @@ def test_empty_tables(folder, capsys):
     assert "has no full fine-tuning" in said(["evaluate", folder, "--method", "mean"], capsys)
 
 
+@pytest.mark.slow
 def test_a_huge_table_loads_and_one_wrong_cell_in_it_is_found(tmp_path):
     zoo, n = small(1000, 1000), 1_000_000
     zoo.save(tmp_path / "zoo")
@@ -265,6 +266,7 @@ def test_models_that_share_no_data_set_are_ranked_all_the_same(method):
     assert metrics["value"].notna().any() and set(metrics["target"]) == {"d0", "d1", "d2", "d3"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", LEARNT)
 def test_a_graph_in_pieces_is_learnt(method):
     "Two halves of the zoo without a record, a score or a distance between them."
@@ -624,6 +626,7 @@ def test_a_model_that_never_fits_is_recorded_as_failed(tmp_path, monkeypatch):
 # ---- locales
 
 
+@pytest.mark.slow
 def test_a_locale_without_utf_8(tmp_path):
     small(named="模型-ü-{}".format).save(tmp_path / "zoo")
     for table in ("models", "records"):
@@ -646,6 +649,7 @@ def test_a_locale_without_utf_8(tmp_path):
     assert "dataset '模型-ü-d9' is not in the zoo" in done.stderr.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
 def test_names_are_taken_and_printed_in_a_locale_without_utf_8(form, tmp_path):
     "As arguments, as folders, and in the answer."
@@ -663,6 +667,7 @@ def test_names_are_taken_and_printed_in_a_locale_without_utf_8(form, tmp_path):
     assert all(f"模型-ü-m{i}" in done.stdout.decode() for i in range(6))
 
 
+@pytest.mark.slow
 def test_signs_that_the_output_has_not_are_escaped(tmp_path):
     zoo, new = small(named="模型-ü-{}".format), "模型-ü-d3"
     with_rows(zoo, records=zoo.records[zoo.records["dataset"] != new].reset_index(drop=True)).save(

@@ -417,6 +417,7 @@ def start(folder, cache):
     return subprocess.Popen(command, cwd=ROOT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_decodes_leaves_no_half_of_an_array(load, tmp_path):
     for i in range(40):
         path = tmp_path / "bugs" / ("ant", "bee")[i % 2] / f"{i}.png"

@@ -98,6 +98,7 @@ def test_sets_made_by_rules_hold_what_they_have_always_held(built, name):
     assert content(built[name]) == RULED[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["code", "topics", "currencies"])
 def test_a_fresh_process_with_another_hash_seed_builds_the_same(built, name):
     code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_toy_texts as t; "

@@ -187,6 +187,7 @@ def test_learners_on_the_published_graph(paper, name):
     assert score[good].mean() > score[~good].mean()  # edges are told from negative pairs
 
 
+@pytest.mark.slow
 def test_a_learner_does_not_depend_on_the_hash_seed():
     code = (
         "import numpy as np; from transfergraph.graph.embedding import *; "

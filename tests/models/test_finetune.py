@@ -243,6 +243,7 @@ def steady(frame):
     return frame.drop(columns="runtime_s").reset_index(drop=True)
 
 
+@pytest.mark.slow
 def test_one_process_or_two_give_one_table_and_failures_are_recorded_with_their_reason(folders, tmp_path):
     good = [(f"net-{i}", functools.partial(resnet, i)) for i in range(2)]
     bad = [("lost", lost), ("nan", diverging), ("greedy", greedy), ("text", str(folders / "bert"))]
@@ -349,6 +350,7 @@ def lines(path):
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_and_ends_with_the_table_of_an_undisturbed_one(tmp_path):
     records, calm = tmp_path / "killed.jsonl", tmp_path / "calm.jsonl"
     process = in_a_process(records, 2)

@@ -37,6 +37,7 @@ def test_the_targets_accuracies_change_no_prediction(zoo, data):
     assert np.isfinite(found.to_numpy()).all() and found.index.tolist() == zoo.models["model"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", ["TG:XGB,N2V,all+LogME", "TG:LR,GAT,graph", "TG:RF,SAGE,all+H-score", "history-mean:z"]
 )

@@ -175,6 +175,7 @@ def test_equal_accuracies_teach_nothing():
         TransferGraph().fit(replace(zoo, records=zoo.records[:0]))
 
 
+@pytest.mark.slow
 def test_threads_do_not_matter():
     zoo = small()
     new = DatasetDescription("mine", "image", 50, 5, embedding=np.zeros(3) + 0.1)
@@ -312,6 +313,7 @@ def test_a_new_data_set_joins_the_zoo():
             extend(zoo, wrong)
 
 
+@pytest.mark.slow
 def test_scores_of_a_new_data_set_change_the_ranking(zoos):
     zoo = hide_target(zoos["image"], "pets")
     graph = TransferGraph().fit(zoo)
@@ -422,6 +424,7 @@ def test_a_tree_that_leads_nowhere_is_refused():
             Ensemble.from_state(zoo, broken, facts)
 
 
+@pytest.mark.slow
 def test_fits_are_kept_and_made_anew(tmp_path):
     small().save(tmp_path / "zoo")
     said = []
