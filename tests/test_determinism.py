@@ -24,7 +24,7 @@ import hashlib, json, sys
 import numpy as np
 from pathlib import Path
 from transfergraph.evaluate.leave_one_out import evaluate
-from transfergraph.scores.registry import METRICS, inputs_of, score
+from transfergraph.scores.registry import TRANSFERABILITY_SCORES, inputs_of, score
 from transfergraph.zoo.tables import Zoo
 
 zoo, out, n_jobs = Zoo.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -36,7 +36,7 @@ x, y = rng.normal(size=(300, 40)).astype(np.float32), rng.integers(0, 5, 300)
 x += rng.normal(size=(5, 40))[y]
 inputs = {"features": x, "labels": y, "reference": x @ rng.normal(size=(40, 40)) + rng.normal(size=(300, 40))}
 inputs["probabilities"] = rng.dirichlet(np.ones(7), 300)
-scores = {m: repr(score(m, *(inputs[i] for i in inputs_of(m)))) for m in METRICS}
+scores = {m: repr(score(m, *(inputs[i] for i in inputs_of(m)))) for m in TRANSFERABILITY_SCORES}
 print(json.dumps({"tables": found, "scores": scores}))
 """
 

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 import transfergraph
+from ..metrics import method_name
 from .page_figures import histories, map_figure, shown
 from .terminal import read_notebook
 from ..run.files import atomic_path, folder_lock
@@ -281,6 +282,7 @@ def target_rows(
     rows = []
     for file in sorted(Path(results).glob("targets/*/clean/metrics.csv")):
         metrics = pd.read_csv(file)
+        metrics["method"] = metrics["method"].map(method_name)  # of results with the older name, too
         wide = metrics.pivot(index="method", columns="metric", values="value")
         wide = wide.sort_values(["pearson", "regret@5"], ascending=[False, True], kind="stable")
         row = {"page": file.parts[-3], "target": str(metrics["target"].iloc[0]), "best method": wide.index[0]}
