@@ -1,6 +1,7 @@
 """Tasks in processes of this machine, some of which die, and on a real Ray cluster that loses a node."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -29,6 +30,24 @@ def dies(n):
     if n == 4:
         raise KeyError("no such thing")
     return n**2
+
+
+def slowly(n):
+    time.sleep(1)
+    return n
+
+
+def with_processes():
+    assert sorted(map_unordered(slowly, range(4), n_jobs=2)) == [(n, n) for n in range(4)]
+
+
+def test_a_child_of_multiprocessing_does_not_wait_for_idle_processes():
+    child = multiprocessing.get_context("fork").Process(target=with_processes)
+    child.start()
+    child.join(200)  # it was five minutes
+    alive = child.is_alive()
+    child.kill()
+    assert not alive and child.exitcode == 0
 
 
 def test_who_dies_is_known_and_the_others_go_on():

@@ -101,7 +101,9 @@ def _pool(calls, n_jobs, threads):
     from joblib import Parallel, parallel_config
 
     how = {"return_as": "generator_unordered", "batch_size": 1, "pre_dispatch": n_jobs, "max_nbytes": None}
-    with parallel_config("loky", inner_max_num_threads=threads, initializer=_start_process):
+    # A child of multiprocessing waits for its own children when it ends: idle ones must not stay for minutes.
+    each = {"inner_max_num_threads": threads, "initializer": _start_process, "idle_worker_timeout": 5}
+    with parallel_config("loky", **each):
         results = Parallel(n_jobs, **how)(calls)
     try:
         for result in results:  # noqa: UP028 - `yield from` would close them before the warning is silenced
