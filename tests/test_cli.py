@@ -493,9 +493,12 @@ def test_values_are_yaml():
         "1e",
         "e5",
         "'1e-3x'",
+        "NO",
+        "12:30",
+        "2024-01-05",
     ]
     values = [1, 1.5, 0.001, -2e5, True, None, [1, "a"], {"a": 1}, "glue/cola", "1e", "e5", "1e-3x"]
-    assert [yaml_value(text, "x") for text in texts] == values
+    assert [yaml_value(text, "x") for text in texts] == [*values, "NO", "12:30", "2024-01-05"]
 
 
 # --- printing

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +22,7 @@ from typer import Argument, Option
 
 import transfergraph
 from .report import terminal
-from .run.files import folder_lock
+from .run.files import checksum, folder_lock
 
 # %% ../nbs/12_cli.ipynb #390a53a6
 def _argument(metavar, help):
@@ -70,7 +70,7 @@ _DATA = "your data: a folder of images, a CSV, Parquet or JSON-lines file, or an
 TextColumn = _option(str, "NAME", "column of the texts", "guessed")
 LabelColumn = _option(str, "NAME", "column of the labels", "guessed")
 Probe = _option(str, "MODEL", "the model that compares datasets", "as the zoo says")
-Models = _option(str, "PATH", "where models lie: a models.json, or a folder of models")
+Models = _option(str, "PATH", "where models lie: a models.json, or a folder of models", "that of the zoo")
 MaxParams = _option(float, "N", "leave out models with more parameters, as in 3e7")
 Family = _option(str, "NAME", "only models of this family")
 
@@ -103,11 +103,14 @@ def methods_command(as_json: Form = None) -> None:
 # %% ../nbs/12_cli.ipynb #6b01dc7a
 @app.command("import-records")
 def import_records_command(
-    file: _argument("FILE", "CSV, TSV or Parquet: architecture, source, target, accuracy, or more"),
+    file: _argument("FILE", "table: architecture, source, target, accuracy, or more"),
     zoo: _argument("ZOO", "folder of a zoo; a new one is made"),
-    rename: _option(list[str], "OURS=THEIRS", "a name of theirs; may be repeated", names=["--map"]) = None,
+    rename: _option(
+        list[str], "OURS=THEIRS", "theirs for ours, none: left out; repeatable", names=["--map"]
+    ) = None,
     modality: _option(Literal["image", "text"], None, "of models that are new to the zoo") = None,
     percent: _flag("--percent", "accuracies are per cent") = False,
+    millions: _flag("--millions", "n_params are millions") = False,
     as_json: Form = None,
 ) -> None:
     "Add results of your own to a zoo, or make a zoo of them."
@@ -119,12 +122,12 @@ def import_records_command(
     mapping, out = {}, Path(zoo)
     for pair in rename or ():
         ours, equals, theirs = pair.partition("=")
-        if not equals or not ours or not theirs:
+        if not equals or not ours:
             raise ValueError(f"--map {pair}: expected OURS=THEIRS, as in accuracy=top1")
-        mapping[ours] = theirs
+        mapping[ours] = theirs or None
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; expected the folder of a zoo, or a new one")
-    results = read_results(file, mapping, percent)
+    results = read_results(file, mapping, percent, millions)
     with folder_lock(out):
         joined = join_results(results, Zoo.load(out) if any(out.iterdir()) else None, modality, str(file))
         joined.zoo.save(out)
@@ -217,24 +220,43 @@ def evaluate_command(
     print(where, file=sys.stderr if printed else sys.stdout)
 
 # %% ../nbs/12_cli.ipynb #67bb7f5d
-def _described(zoo, data, dataset, probe, quiet, text_column, label_column):
+def _described(zoo, data, dataset, probe, quiet, **options):
     "The fit, the user's dataset and its description; of a dataset of the zoo its name is enough."
     from transfergraph.recommend.candidates import describe_dataset
     from transfergraph.recommend.transfergraph import open_fit
 
-    graph = open_fit(zoo, say=_say)
     if data is None:
-        return graph, None, dataset
+        return open_fit(zoo, say=_say), None, dataset
     if probe is not None:
         probe = terminal.yaml_value(probe, "--probe")
         probe = probe if isinstance(probe, dict) else {"spec": str(probe)}
         if "spec" not in probe:
             raise ValueError("--probe: expected a model, or {spec: model, input_size: 64}")
-    columns = {"text_column": text_column, "label_column": label_column}
-    dataset, new = describe_dataset(graph.zoo, data, probe=probe, progress=not quiet, **columns)
+    options |= {"probe": probe, "progress": not quiet}
+    seen = []  # before a fit that takes a while: a mistake in the data is told at once
+    look = lambda tables: seen.append(describe_dataset(tables, data, **options))
+    graph = open_fit(zoo, say=_say, before=look)
+    dataset, new = seen[0] if seen else describe_dataset(graph.zoo, data, **options)
     if new.embedding is None:
         _say("the zoo does not say which probe compared its datasets: yours counts as unlike all of them")
     return graph, dataset, new
+
+
+def _loadable(zoo, models, ranking):
+    "Where models lie, and those of a ranking that can be loaded, best first."
+    from transfergraph.recommend.candidates import read_model_list
+
+    own = Path(zoo) / "models.json"
+    where = own if models is None and own.is_file() else models
+    listed, names = read_model_list(where), ranking["model"].tolist()
+    known = [name for name in names if not listed or name in listed]
+    if absent := [name for name in names if listed and name not in listed]:
+        if not known:
+            raise ValueError(
+                f"{where}: lists no model of this zoo, such as {absent[0]}; --models names another"
+            )
+        _say(f"{len(absent)} of {len(names)} models are not in {where} and are not run, first {absent[0]}")
+    return listed, known
 
 # %% ../nbs/12_cli.ipynb #f551b04f
 @app.command("rank")
@@ -256,7 +278,7 @@ def rank_command(
     as_json: Form = None,
 ) -> None:
     "Rank the models of a zoo for your data, without running any of them."
-    from transfergraph.recommend.candidates import open_model, read_model_list, score_candidates
+    from transfergraph.recommend.candidates import open_model, score_candidates
 
     if (data is None) == (dataset is None):
         wrong = "" if data is None else "--dataset: not allowed with --data; "
@@ -268,12 +290,13 @@ def rank_command(
             raise ValueError(f"{option} {value}: expected 1 or more")
     if with_scores is not None and data is None:
         raise ValueError("--with-scores runs models on your data; expected --data")
-    graph, found, new = _described(zoo, data, dataset, probe, quiet, text_column, label_column)
+    columns = {"text_column": text_column, "label_column": label_column}
+    graph, found, new = _described(zoo, data, dataset, probe, quiet, **columns)
     keep = {"max_params": max_params, "family": family}
     if with_scores is not None:
-        names, listed = graph.rank(new, with_scores, **keep)["model"], read_model_list(models)
+        listed, names = _loadable(zoo, models, graph.rank(new, **keep))
         load = lambda name: open_model(name, listed, found.modality)
-        new = replace(new, scores=score_candidates(names, found, load, progress=not quiet))
+        new = replace(new, scores=score_candidates(names[:with_scores], found, load, progress=not quiet))
     if explain is not None:
         table = graph.explain(explain, new)
         if not terminal.print_table(table, as_json):
@@ -319,13 +342,13 @@ def select_command(
     as_json: Form = None,
 ) -> None:
     "Fine-tune the most promising model, learn from the result, go on with the next."
-    from transfergraph.recommend.candidates import finetuner, open_model, read_model_list
+    from transfergraph.recommend.candidates import finetuner, open_model
 
-    how, listed = _settings(settings), read_model_list(models)
-    graph, dataset, new = _described(zoo, data, None, probe, quiet, text_column, label_column)
+    how, columns = _settings(settings), {"text_column": text_column, "label_column": label_column}
+    graph, dataset, new = _described(zoo, data, None, probe, quiet, **columns)
+    listed, names = _loadable(zoo, models, graph.rank(new, max_params=max_params, family=family))
     load = lambda name: open_model(name, listed, dataset.modality)
     tune = finetuner(dataset, load, how, Path(out) / "models")
-    names = graph.rank(new, max_params=max_params, family=family)["model"].tolist()
 
     def told(name):
         accuracy, path = tune(name)
@@ -333,7 +356,8 @@ def select_command(
         return accuracy, path
 
     with folder_lock(out):
-        selection = graph.select(new, budget, told, log=Path(out) / "log.jsonl", models=names)
+        of = {"settings": checksum(json.dumps(asdict(how), sort_keys=True).encode())[:16]}
+        selection = graph.select(new, budget, told, log=Path(out) / "log.jsonl", models=names, of=of)
     if not terminal.print_table(selection.log, as_json):
         terminal.print_rows(terminal.selection_rows(selection.log), right=(0, 2))
         best = selection.best

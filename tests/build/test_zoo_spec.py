@@ -1,5 +1,6 @@
 """A zoo from a spec of local folders: the same code and notebooks that the nano zoo goes through."""
 
+import json
 import os
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from transfergraph.build.zoo_spec import (
     loaders,
     model_table,
     open_dataset,
+    read_model_list,
     read_spec,
-    read_trained,
     tune_models,
+    write_model_list,
 )
 from transfergraph.zoo.tables import Zoo
 
@@ -215,6 +217,34 @@ def test_models_have_the_licence_of_the_spec_or_their_own(specs):
     assert table["licence"].to_dict() == {"maker/one": "apache-2.0", "two": "mit"}
 
 
-def test_trained_models_are_read_from_their_list(tmp_path):
-    (tmp_path / "models.json").write_text('{"a-b": {"spec": "models/x"}}')
-    assert read_trained(tmp_path) == {"a-b": {"spec": "models/x"}} and read_trained(None) == {}
+def test_trained_models_join_those_of_the_spec(specs):
+    spec = read_spec("few", specs["hub-image"], {"a-b": {"spec": "models/x"}, "two": {"spec": "elsewhere"}})
+    assert list(spec.models) == ["maker/one", "two", "a-b"] and spec.models["a-b"] == {"spec": "models/x"}
+    assert spec.models["two"] == read_spec("few", specs["hub-image"]).models["two"]  # with its own options
+
+
+def test_a_list_of_models_is_relative_to_its_file_and_keeps_options(tmp_path, monkeypatch):
+    home = tmp_path / "models" / "nano"
+    (home / "net").mkdir(parents=True)
+    (tmp_path / "far").mkdir()
+    monkeypatch.chdir(tmp_path)
+    options = {"input_size": 32, "licence": "mit", "finetune": {"epochs": 1}}
+    models = {"a": {"spec": "models/nano/net", **options}, "lite": {"spec": "efficientnet-lite0"}}
+    write_model_list(home, models | {"far": {"spec": str(tmp_path / "far")}, "hub": {"spec": "maker/two"}})
+    listed = json.loads((home / "models.json").read_text())
+    assert listed["a"] == {"spec": "./net", "input_size": 32} and listed["hub"] == {"spec": "maker/two"}
+    monkeypatch.chdir("/")
+    found = read_model_list(home)
+    assert found["a"] == {"spec": f"{home}/net", "input_size": 32}
+    assert [found[name]["spec"] for name in ("lite", "far", "hub")] == [
+        "efficientnet-lite0",
+        str(tmp_path / "far"),
+        "maker/two",
+    ]
+
+
+def test_a_list_whose_paths_start_from_the_working_folder_is_still_read(tmp_path, monkeypatch):
+    (tmp_path / "models" / "net").mkdir(parents=True)
+    (tmp_path / "models" / "models.json").write_text('{"a-b": {"spec": "models/net"}}')
+    monkeypatch.chdir(tmp_path)
+    assert read_model_list("models") == {"a-b": {"spec": "models/net"}} and read_model_list(None) == {}

@@ -371,7 +371,7 @@ def test_a_killed_run_resumes_and_ends_with_the_table_of_an_undisturbed_one(tmp_
     assert len({json.loads(line)["run"] for line in after}) == 10
 
 
-def test_settings_and_data_that_make_no_sense_are_refused(cases):
+def test_settings_and_data_that_make_no_sense_are_refused(cases, tmp_path):
     for settings, said in (
         ({"method": "half"}, "method is 'half'; expected one of full, lora, linear"),
         ({"epochs": 0}, "epochs is 0"),
@@ -389,7 +389,8 @@ def test_settings_and_data_that_make_no_sense_are_refused(cases):
     with pytest.raises(ValueError, match="expected 'none' for words, which holds texts"):
         finetune(text, words, Settings(augment="shift"))
     with pytest.raises(ValueError, match="n_jobs is 0; expected 1 or more"):
-        finetune_all([("a", resnet)], [squares], n_jobs=0, progress=False, records="never.jsonl")
+        finetune_all([("a", resnet)], [squares], n_jobs=0, progress=False, records=tmp_path / "never.jsonl")
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_number_of_threads_is_put_back():

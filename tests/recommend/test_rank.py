@@ -1,17 +1,19 @@
 """`transfergraph rank` and `select` on images in a folder, with networks small enough to really run."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from transfergraph.build.zoo_spec import read_model_list
 from transfergraph.cli import main
-from transfergraph.recommend.candidates import describe_dataset, open_model, read_model_list, score_candidates
+from transfergraph.recommend.candidates import describe_dataset, open_model, score_candidates
 from transfergraph.report.figures import figure_ranking, save_figure
 from transfergraph.zoo.matrices import with_probe
-from transfergraph.zoo.tables import Zoo
+from transfergraph.zoo.tables import TABLES, Zoo
 
 PROBE = {"spec": "test_resnet", "input_size": 32, "random_state": 0}
 MODELS = {
@@ -153,6 +155,65 @@ def test_select_fine_tunes_and_goes_on(call, home):
     for row in rows:
         model = open_model("mine", {"mine": {"spec": row["checkpoint"]}}, "image")
         assert model.body is not None and 0.5 <= row["accuracy"] <= 1
+
+
+def test_select_refuses_the_log_of_other_data_settings_or_zoo(call, home, tmp_path):
+    "Other images in a folder of the same name are other data, whatever the name says."
+    args = ["select", "zoo", "--models", "models.json", "--budget", 1, "--out", tmp_path / "o", "--quiet"]
+    mine = ["--data", home / "mine", "--settings", "{epochs: 1, method: linear}"]
+    assert call(*args, *mine)[0] == 0
+    log = (tmp_path / "o/log.jsonl").read_text()
+    shutil.copytree(home / "mine", tmp_path / "mine")
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "mine/train/red/0.png")
+    other = ["--data", tmp_path / "mine", *mine[2:]]
+    code, _, err = call(*args, *other)
+    assert code == 2 and "log.jsonl: line 1 is a run of other data (fingerprint " in err
+    code, _, err = call(*args, *mine[:3], "{epochs: 2, method: linear}")
+    assert code == 2 and "is a run of other settings" in err
+    zoo = Zoo.load(home / "zoo")
+    Zoo(**{t: getattr(zoo, t) for t in TABLES} | {"records": zoo.records[1:]}).save(tmp_path / "zoo")
+    code, _, err = call("select", tmp_path / "zoo", *args[2:], *mine)
+    assert code == 2 and "is a run of other zoo" in err
+    assert call(*args, *mine)[0] == 0 and (tmp_path / "o/log.jsonl").read_text() == log
+
+
+def test_a_log_that_does_not_say_what_it_is_of_is_refused(call, home, tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"dataset": "mine", "model": "net-a", "accuracy": 0.5}\n')
+    args = ["select", "zoo", "--data", home / "mine", "--models", "models.json", "--out", tmp_path]
+    code, _, err = call(*args, "--quiet")
+    assert code == 2 and "line 1 is a run of other zoo (fingerprint None" in err
+
+
+def test_only_models_of_the_list_are_run(call, home, tmp_path):
+    kept = {name: MODELS[name] for name in ("net-b", "vit-a")}
+    (tmp_path / "models.json").write_text(json.dumps(kept))
+    args = ["--data", home / "mine", "--models", tmp_path, "--quiet"]
+    out = ["--budget", 3, "--out", tmp_path / "o", "--settings", "{epochs: 1, method: linear}", "--json"]
+    code, out, err = call("select", "zoo", *args, *out)
+    assert code == 0 and {row["model"] for row in json.loads(out)} == set(kept)
+    assert f"4 of 6 models are not in {tmp_path} and are not run, first" in err
+    code, _, err = call("rank", "zoo", *args, "--with-scores", 3)
+    assert code == 0 and "4 of 6 models are not in" in err
+    (tmp_path / "models.json").write_text('{"other": {"spec": "test_resnet"}}')
+    code, _, err = call("rank", "zoo", *args, "--with-scores", 3)
+    assert code == 2 and "lists no model of this zoo, such as" in err
+    with pytest.raises(ValueError, match="net-a: not in the list of models; it has net-b, vit-a"):
+        open_model("net-a", kept, "image")
+
+
+def test_a_zoo_that_lists_its_models_needs_no_option(call, home, tmp_path):
+    shutil.copytree(home / "zoo", tmp_path / "zoo")
+    shutil.copy(home / "models.json", tmp_path / "zoo")
+    code, _, err = call("rank", tmp_path / "zoo", "--data", home / "mine", "--with-scores", 1, "--quiet")
+    assert code == 0, err
+
+
+def test_data_are_read_before_anything_is_fitted(call, home, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where no fit is kept
+    code, _, err = call("rank", "zoo", "--data", home / "models.json", "--quiet")
+    assert code == 2 and "fitting" not in err
+    code, _, err = call("rank", "zoo", "--data", home / "mine", "--quiet")
+    assert code == 0 and "fitting" in err
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
 """All scores by name: what holds for every one of them, and what `score_all` shares among them."""
 
 import inspect
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from transfergraph.scores import base as decomposition
-from transfergraph.scores.base import Features
+from transfergraph.scores.base import Features, Labels
+from transfergraph.scores.logme import EVIDENCE
 from transfergraph.scores.registry import QUICK, TRANSFERABILITY_SCORES, inputs_of, score, score_all
+from transfergraph.scores.separation import SEPARATION
 
 pytestmark = pytest.mark.filterwarnings("error")
 N, D, Z, C = 60, 10, 7, 3
@@ -213,3 +217,42 @@ def test_a_feature_matrix_that_is_already_checked_is_taken_as_it_is():
     assert score("H-score", features, values["labels"]) == score(
         "H-score", values["features"], values["labels"]
     )
+
+
+CHECKS = [
+    test_every_score_says_what_it_is_where_it_comes_from_and_what_it_costs,
+    test_a_score_is_one_finite_number_and_the_same_again,
+    test_a_score_takes_tensors_and_single_precision,
+    test_inputs_are_left_as_they_are,
+    test_knowing_the_class_scores_higher_than_knowing_nothing,
+    test_constant_inputs_have_a_defined_score,
+    test_wide_features_and_single_samples_have_a_defined_score,
+    test_bad_labels_and_lengths_are_refused,
+]
+
+
+def test_the_template_of_the_chapter_holds_what_all_scores_hold(monkeypatch):
+    notebook = Path(__file__).parents[2] / "nbs/03_scores/07_registry.ipynb"
+    cells = ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]]
+    template = next(cell for cell in cells if "def nearest_mean(" in cell)
+    space = {**given(), "TRANSFERABILITY_SCORES": {}, "score": lambda *inputs: None}
+    exec(template, space)
+    for name, function in space["TRANSFERABILITY_SCORES"].items():
+        monkeypatch.setitem(TRANSFERABILITY_SCORES, name, function)
+        for check in CHECKS:
+            check(name)
+        test_the_first_bad_row_of_each_input_is_named(name, np.nan)
+    assert space["TRANSFERABILITY_SCORES"]
+
+
+def test_a_new_score_does_not_enlarge_the_quick_ones():
+    assert set(QUICK) == {*EVIDENCE, *SEPARATION}
+
+
+@pytest.mark.parametrize("metric", FROM_FEATURES)
+def test_whole_numbers_as_real_ones_are_asked_about(metric):
+    values = given()
+    with pytest.raises(ValueError, match="labels hold whole numbers as float64; expected integers"):
+        score(metric, values["features"], values["labels"].astype(float))
+    classes = Labels(values["labels"].astype(float), kind="classes")
+    assert score(metric, values["features"], classes) == score(metric, values["features"], values["labels"])

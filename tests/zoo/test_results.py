@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from transfergraph.cli import main
 from transfergraph.recommend.transfergraph import TransferGraph
+from transfergraph.zoo.matrices import accuracy_matrix
 from transfergraph.zoo.results import join_results, read_results
 from transfergraph.zoo.tables import Zoo, ZooError
 
@@ -159,8 +161,25 @@ def test_names_of_all_kinds_survive(tmp_path):
     [
         ("", "cannot be read as a table"),
         ("architecture,source,target,accuracy\n", "holds no row"),
-        ("a,b\n1,2\n", r"no column 'model' \(or architecture and source\); it has 'a', 'b'"),
-        ("model,accuracy\na,1\n", r"no column 'dataset' \(or target\)"),
+        (
+            "a,b\n1,2\n",
+            "no column 'model' and none 'dataset' and none 'accuracy'; it has 'a', 'b'; "
+            "say --map model=THEIRS --map dataset=THEIRS --map accuracy=THEIRS",
+        ),
+        ("net,data,acc\na,x,1\n", "say --map model=net --map dataset=data --map accuracy=acc$"),
+        (
+            "model,accuracy\na,1\n",
+            "no column 'dataset'; it has 'model', 'accuracy'; say --map dataset=THEIRS",
+        ),
+        (
+            "m,model,target,accuracy,n_params\n1,a,x,1,25.5\n",
+            "row 1, .*25.5; expected a number of .*--millions",
+        ),
+        ("model,target,accuracy,quality\na,x,1,ok\nb,x,1,good\n", "row 2, .*'good'; expected ok, at-chance"),
+        ('{"model": "a", "accuracy": 0.5}\n', "it is JSON; expected a table"),
+        (b"PK\x03\x04sheet", "a workbook or an archive; expected a table, such as its sheet saved as CSV"),
+        ("model,target,accuracy\n".encode("utf-16"), "UTF-16, as Excel's Unicode text is; expected UTF-8"),
+        ("model,target,accuracy\n\u00e9,x,1\n".encode("latin-1"), "not UTF-8|decode"),
         ("model,target,accuracy\na,x,\n", "row 1, column 'accuracy' is empty"),
         ("model,target,accuracy\na,x,1\n,x,1\n", "row 2, column 'model' is empty"),
         ("model,target,accuracy\na,x,high\n", "row 1, column 'accuracy': 'high'; expected a number"),
@@ -196,6 +215,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, content, mess
         (["--map", "size=x"], "nothing is called 'size'"),
         (["--map", "accuracy=top1"], "no column 'top1'"),
         (["--map", "accuracy=source"], "'accuracy' is there, and 'source' is to be it"),
+        (["--percent"], "no accuracy is above 0.9; expected per cent"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, capsys, arguments, message):
@@ -206,12 +226,12 @@ def test_options_that_do_not_fit(tmp_path, capsys, arguments, message):
 
 
 def test_a_contradiction_is_told_and_the_zoo_stays_as_it_was(tmp_path, capsys):
-    extra = "model,dataset,accuracy,n_params\na,x,0.5,100\nb,x,0.6,200\n"
+    extra = "model,dataset,accuracy,n_params\na,x,0.5,1000\nb,x,0.6,2000\n"
     zoo = join_results(read_results(write(tmp_path, extra)), modality="image").zoo
     zoo.save(tmp_path / "zoo")
-    other = write(tmp_path, "model,dataset,accuracy,n_params\nc,y,0.5,1\na,y,0.5,101\n", "other.csv")
+    other = write(tmp_path, "model,dataset,accuracy,n_params\nc,y,0.5,1000\na,y,0.5,1001\n", "other.csv")
     assert main(["import-records", str(other), str(tmp_path / "zoo")]) == 2
-    assert "model 'a' has n_params 101; the zoo says 100" in capsys.readouterr().err
+    assert "model 'a' has n_params 1001; the zoo says 1000" in capsys.readouterr().err
     assert Zoo.load(tmp_path / "zoo").fingerprint == zoo.fingerprint
     itself = write(tmp_path, "model,dataset,accuracy,n_classes\na,y,0.5,2\nb,y,0.5,3\n", "itself.csv")
     assert main(["import-records", str(itself), str(tmp_path / "zoo")]) == 2
@@ -225,10 +245,10 @@ def test_gaps_are_filled_and_runs_of_other_seeds_are_kept(tmp_path):
     first = join_results(
         read_results(write(tmp_path, "model,dataset,accuracy\na,x,0.5\n")), modality="image"
     ).zoo
-    more = "model,dataset,accuracy,n_params,n_classes,seed\na,x,0.5,100,7,1\na,x,0.6,100,7,2\n"
+    more = "model,dataset,accuracy,n_params,n_classes,seed\na,x,0.5,1000,7,1\na,x,0.6,1000,7,2\n"
     joined = join_results(read_results(write(tmp_path, more)), first)
     assert joined.counts == {"models": 0, "datasets": 0, "records": 2, "repeated": 0}
-    assert joined.zoo.models["n_params"].tolist() == [100] and joined.zoo.datasets["n_classes"].tolist() == [
+    assert joined.zoo.models["n_params"].tolist() == [1000] and joined.zoo.datasets["n_classes"].tolist() == [
         7
     ]
 
@@ -263,3 +283,122 @@ def test_a_zoo_that_is_a_file_is_refused(tmp_path, capsys):
     assert "is a file" in capsys.readouterr().err
     with pytest.raises(ZooError, match="no such file"):
         read_results(tmp_path / "nothing.csv")
+
+
+def test_runs_without_a_seed_are_runs_though_they_reached_the_same(tmp_path):
+    content = "model,dataset,accuracy\na,x,0.9\na,x,0.9\na,x,0.6\nb,x,0.7\n"
+    results = read_results(write(tmp_path, content))
+    joined = join_results(results, modality="image")
+    assert joined.counts["records"] == 4 and accuracy_matrix(joined.zoo).loc["a", "x"] == pytest.approx(0.8)
+    assert join_results(results, joined.zoo).counts["repeated"] == 4
+    more = read_results(write(tmp_path, content + "a,x,0.9\n"))
+    assert join_results(more, joined.zoo).counts["records"] == 1
+
+
+@pytest.mark.parametrize("name", ["top1_err", "error rate", "test/error", "eval_loss", "Top-1 Err."])
+def test_an_error_is_no_accuracy(tmp_path, name):
+    path = write(tmp_path, f"model,dataset,{name}\na,x,0.2\n")
+    with pytest.raises(ZooError, match="is an error by its name; expected an accuracy"):
+        read_results(path, {"accuracy": name})
+    with pytest.raises(ZooError, match=r"say --map accuracy=THEIRS$"):  # it is not proposed either
+        read_results(path)
+
+
+def test_names_that_speak_of_errors_by_chance_are_accuracies(tmp_path):
+    path = write(tmp_path, "model,dataset,terrain_acc\na,x,0.2\n")
+    assert read_results(path, {"accuracy": "terrain_acc"})["accuracy"].tolist() == [0.2]
+
+
+def test_both_vocabularies_name_columns(tmp_path):
+    path = write(tmp_path, "net,corpus,data,acc\na,y,x,0.5\n")
+    mapping = {"architecture": "net", "source": "corpus", "target": "data", "accuracy": "acc"}
+    results = read_results(path, mapping)
+    assert results[["model", "dataset", "pretrained_on"]].values.tolist() == [["a/y", "x", "y"]]
+
+
+def test_what_is_taken_for_what_is_said(tmp_path):
+    path = write(tmp_path, "model,target,source,accuracy\na,x,leaderboard,0.5\n")
+    with pytest.warns(UserWarning) as told:
+        results = read_results(path)
+    assert [str(w.message).partition("; ")[2] for w in told] == [
+        "--map pretrained_on= names another, or none",
+    ]
+    assert results["pretrained_on"].tolist() == ["leaderboard"]
+    left = read_results(path, {"dataset": "target", "source": None})
+    assert "pretrained_on" not in left and left["dataset"].tolist() == ["x"]
+    own = write(tmp_path, "model,dataset,accuracy,quality\na,x,0.5,good\n", "own.csv")
+    assert "quality" not in read_results(own, {"quality": None})
+
+
+@pytest.mark.parametrize("row", [1, 2])
+def test_a_share_among_per_cent_is_refused(tmp_path, row):
+    lines = ["model,dataset,accuracy", "a,x,91.3", "b,x,84.9"]
+    lines[row] = lines[row].replace("91.3", "0.93").replace("84.9", "1")
+    with pytest.raises(ZooError, match=f"row {row}, .*beside .*; expected per cent in every row"):
+        read_results(write(tmp_path, "\n".join(lines)), percent=True)
+
+
+def test_per_cent_are_those_of_every_accuracy(tmp_path):
+    path = write(tmp_path, "model,dataset,accuracy,pretrained_accuracy\na,x,91.3,76\nb,x,0,71\n")
+    results = read_results(path, percent=True)
+    found = results[["accuracy", "pretrained_accuracy"]].to_numpy()
+    assert found == pytest.approx(np.array([[0.913, 0.76], [0, 0.71]]))
+
+
+def test_millions_are_multiplied_where_it_is_said(tmp_path):
+    path = write(tmp_path, "model,dataset,accuracy,n_params\na,x,0.5,25.56\nb,x,0.5,\n")
+    assert read_results(path, millions=True)["n_params"].tolist()[0] == 25.56e6
+    with pytest.raises(ZooError, match=r"row 1, .*2.556e.07; expected a number .*of millions"):
+        read_results(
+            write(tmp_path, "model,dataset,accuracy,n_params\na,x,0.5,25560000\n", "n.csv"), millions=True
+        )
+
+
+def test_decimal_commas_are_read_where_they_can_be_nothing_else(tmp_path):
+    path = write(tmp_path, "model;dataset;accuracy;n_params\na;x;0,91;25000000\nb;x;1;5000\n")
+    with pytest.warns(UserWarning, match="decimal commas in column 'accuracy': '0,91' is read as 0.91"):
+        results = read_results(path)
+    assert results["accuracy"].tolist() == [0.91, 1]
+    thousands = write(tmp_path, 'model,dataset,accuracy,n_params\na,x,0.5,"25,560"\n', "t.csv")
+    with pytest.raises(ZooError, match="row 1, column 'n_params': '25,560'; expected a number"):
+        read_results(thousands)
+
+
+def test_names_that_are_almost_alike_are_told(tmp_path):
+    rows = "ResNet50,pets,0.5\nresnet-50,pets,0.6\nvit,Pets,0.7\n"
+    results = read_results(write(tmp_path, "model,dataset,accuracy\n" + rows))
+    with pytest.warns(UserWarning) as told:
+        zoo = join_results(results, modality="image").zoo
+    said = " | ".join(str(w.message) for w in told)
+    assert "'ResNet50' and 'resnet-50' are taken as two models" in said
+    assert "'pets' and 'Pets' are taken as two datasets" in said and len(zoo.models) == 3
+    more = read_results(write(tmp_path, "model,dataset,accuracy\nViT,pets,0.5\n"))
+    with pytest.warns(UserWarning, match="'vit' and 'ViT' are taken as two models"):
+        join_results(more, zoo)
+
+
+def test_runs_that_may_be_of_several_models_are_told(tmp_path):
+    rows = "resnet50,web,pets,0.5,a1\nresnet50,web,pets,0.7,a2\n"
+    path = write(tmp_path, "architecture,source,target,accuracy,recipe\n" + rows)
+    with pytest.warns(
+        UserWarning, match="1 times runs of one model and dataset differ in 'recipe'.*model=recipe"
+    ):
+        join_results(read_results(path), modality="image")
+    seeds = write(tmp_path, "model,dataset,accuracy,seed,night\na,x,0.5,0,mon\na,x,0.6,1,tue\n", "s.csv")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        join_results(read_results(seeds), modality="image")
+
+
+def test_json_lines_are_the_same_table(tmp_path):
+    plain = read_results(write(tmp_path, PLAIN))
+    lines = "".join(
+        json.dumps(row) + "\n" for row in pd.read_csv(tmp_path / "results.csv").to_dict("records")
+    )
+    pd.testing.assert_frame_equal(read_results(write(tmp_path, lines, "r.jsonl")), plain)
+
+
+@pytest.mark.parametrize("name", ["r.xlsx", "all_results.json", "r.csv.gz", "r"])
+def test_other_kinds_of_files_are_refused_by_name(tmp_path, name):
+    with pytest.raises(ZooError, match=r"not a kind of table that is known; expected .csv, .tsv"):
+        read_results(write(tmp_path, PLAIN, name))

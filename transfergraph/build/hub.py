@@ -23,6 +23,7 @@ import pandas as pd
 
 from . import hub_cards as cards
 from .hub_cards import Entry, UnavailableError
+from .zoo_spec import write_model_list
 from ..data.readers import read_hub
 from ..models.checkpoints import front_matter, one_line
 from ..run.files import atomic_path, write_whole
@@ -361,7 +362,7 @@ def build_hub_zoo(
     if older is not None:
         found = replace(found, zoo=with_joined(found.zoo, older))
     found.zoo.save(out)
-    write_whole(out / "models.json", json.dumps(found.models, indent=1) + "\n")
+    write_model_list(out, found.models)
     write_whole(out / "hub-report.csv", found.report.to_csv(index=False))
     return found
 

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['ZooSpec', 'read_spec', 'open_dataset', 'load_named', 'loaders', 'tune_models', 'model_table', 'dataset_table',
-           'assemble', 'read_trained', 'store_drawn', 'draw_backbone', 'load_start', 'starts', 'settings_of',
-           'trained_models', 'train_models']
+           'assemble', 'read_model_list', 'write_model_list', 'store_drawn', 'draw_backbone', 'load_start', 'starts',
+           'settings_of', 'trained_models', 'train_models']
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,7 +23,7 @@ from ..data.dataset import Dataset, load_dataset
 from ..data.toy_images import DRAWN
 from ..models.finetune import finetune_all, log_path, plan_runs, saved_at
 from ..models.training import Settings
-from ..run.files import checked, checked_mapping
+from ..run.files import checked, checked_mapping, write_whole
 from ..run.tasks import Executor
 from ..zoo.tables import MODALITIES, Zoo
 
@@ -110,7 +111,8 @@ def read_spec(
     content = {key: value for key, value in content.items() if key != "training" and value is not None}
     for part in ("models", "targets", "sources"):
         content[part] = _entries(name, part, content.get(part) or {})
-    content["models"] |= _entries(name, "models", trained or {})
+    more = {n: options for n, options in (trained or {}).items() if n not in content["models"]}
+    content["models"] |= _entries(name, "models", more)
     for part, what in (("models", "model"), ("targets", "dataset")):
         if not content[part]:
             raise ValueError(f"{name}: {part} is empty; expected at least one {what}")
@@ -204,12 +206,45 @@ def assemble(
     return Zoo(models, datasets, records, scores, pairs, vectors).validate()
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #3ed186c9a28b402fb0bc4494df01f08d
-def read_trained(folder: str | Path | None) -> dict[str, dict]:  # name -> options of `load_backbone`
-    "Models that were trained for a zoo, from models.json in a folder; none where there is no such file."
-    path = Path(folder) / "models.json" if folder else None
-    if path is None or not path.is_file():
+def read_model_list(path: str | os.PathLike | None) -> dict[str, dict]:  # name -> options of `load_backbone`
+    """Where models lie: models.json, the folder that holds it, or a folder of models; None: no list.
+
+    A `spec` that is a path is relative to the file. Raises `ValueError` where the file is not such a list."""
+    if path is None:
         return {}
-    return json.loads(path.read_text(encoding="utf-8"))
+    path = Path(path)
+    listed = path / "models.json" if path.is_dir() else path
+    if path.is_dir() and not listed.is_file():
+        return {p.name: {"spec": str(p)} for p in sorted(path.iterdir()) if (p / "config.json").is_file()}
+    if not listed.is_file():
+        expected = "expected models.json, or a folder of models"
+        raise FileNotFoundError(f"{path}: no such file or folder; {expected}")
+
+    def located(spec):
+        beside = Path(os.path.normpath(listed.parent / str(spec)))
+        return beside.as_posix() if beside.exists() else spec
+
+    try:
+        found = json.loads(listed.read_text(encoding="utf-8"))
+        return {str(n): {**entry, "spec": located(entry["spec"])} for n, entry in found.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        expected = '{"name": {"spec": "folder or id"}}'
+        raise ValueError(f"{listed}: no list of models; expected {expected}") from e
+
+
+def write_model_list(
+    folder: str | os.PathLike,  # of the models
+    models: Mapping[str, Mapping[str, Any]],  # name -> options; those of `load_backbone` are kept
+) -> None:
+    "Write models.json; what lies in the folder is written relative to it."
+    home, listed = Path(folder), {}
+    for name, options in models.items():
+        kept = {key: value for key, value in options.items() if key not in ("finetune", "licence")}
+        path = Path(str(kept["spec"]))
+        inside = path.is_dir() and path.resolve().is_relative_to(home.resolve())
+        spec = f"./{path.resolve().relative_to(home.resolve()).as_posix()}" if inside else kept["spec"]
+        listed[name] = kept | {"spec": spec}
+    write_whole(home / "models.json", json.dumps(listed, indent=1) + "\n")
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #8edb47106e1a46a883d545849b8ab81b
 def store_drawn(folder: str | Path, names: Iterable[str] = tuple(DRAWN)) -> None:

@@ -7,10 +7,11 @@ __all__ = ['FORMAT', 'MANY', 'condition', 'expected_improvement', 'Selection', '
            'load_fit', 'open_fit']
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #8dd0d8092fe74a7c96281538738b07e2
+import functools
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,13 +64,24 @@ class Selection:
         return good.loc[good["accuracy"].astype(float).idxmax()]
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #cb1e1581032b452c9409d6c6813c49d1
-def read_log(path: str | os.PathLike, dataset: str, models: pd.Index) -> list[dict]:
-    "Finished runs in a file that may be missing; a last line that was cut off is left out and removed."
+def read_log(
+    path: str | os.PathLike,
+    dataset: str,
+    models: pd.Index,
+    of: Mapping[str, str] | None = None,  # what the runs are of: such as data, zoo, settings -> fingerprint
+) -> list[dict]:
+    """Finished runs in a file that may be missing; a last line that was cut off is left out and removed.
+
+    Raises `ValueError` naming the line where a run is of other data, another zoo or other settings."""
     rows = read_lines(path, mend=True)
     for number, row in enumerate(rows, 1):
+        known = row.pop("of", None) or {}
         if row.get("dataset") != dataset or row.get("model") not in models or "accuracy" not in row:
             expected = f"no run of this zoo on {dataset!r}; expected another log"
             raise ValueError(f"{path}: line {number} is {expected}")
+        if differ := [what for what, value in (of or {}).items() if known.get(what) != value]:
+            told = f"a run of other {differ[0]} (fingerprint {known.get(differ[0])}, now {of[differ[0]]})"
+            raise ValueError(f"{path}: line {number} is {told}; expected another folder or log")
     return rows
 
 
@@ -93,11 +105,12 @@ def search(
     run: Callable[[str], "float | tuple[float, str]"],  # model -> accuracy, or accuracy and saved checkpoint
     log: str | os.PathLike | None = None,  # .jsonl: every finished run is appended, a second call goes on
     models: list[str] | None = None,  # choose among these; None: all
+    of: Mapping[str, str] | None = None,  # what the runs are of, see `read_log`
 ) -> Selection:
     """Fine-tune the most promising model, condition what is expected of the others, and so on.
 
     A run that raises an error is logged with its reason and counts; it is not tried again."""
-    found = read_log(log, dataset, mean.index) if log is not None else []
+    found = read_log(log, dataset, mean.index, of) if log is not None else []
     allowed = mean.index.isin(mean.index if models is None else models)
     at = {model: i for i, model in enumerate(mean.index)}
     while len(found) < min(budget, int(allowed.sum())):
@@ -111,7 +124,7 @@ def search(
         row = {"dataset": dataset, "model": mean.index[choice], "expected": float(expected[choice])}
         found.append(row | _attempt(run, row["model"]))
         if log is not None:
-            append_line(log, found[-1])
+            append_line(log, found[-1] | {"of": dict(of or {})})
     return Selection(pd.DataFrame(found))
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #8edb47106e1a46a883d545849b8ab81b
@@ -147,6 +160,11 @@ class TransferGraph:
         if not self.rankers:
             raise ValueError("the zoo has no fine-tuning records to learn from")
         return self
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        "Of the zoo that was learnt from; a saved fit keeps it."
+        return self.zoo.fingerprint
 
     def _modality(self, dataset):
         "Of a dataset that models can be ranked for."
@@ -216,12 +234,16 @@ class TransferGraph:
         run: Callable[[str], "float | tuple[float, str]"],  # model -> accuracy, or accuracy and checkpoint
         log: str | os.PathLike | None = None,  # .jsonl: every finished run is appended, a second call goes on
         models: list[str] | None = None,  # choose among these; None: all
+        of: Mapping[str, str] | None = None,  # what else the runs are of, such as settings -> fingerprint
     ) -> Selection:
-        "Fine-tune as few models as possible; see `search`."
+        "Fine-tune as few models as possible; see `search`. The log holds fingerprints of zoo and dataset."
         if budget < 1:
             raise ValueError(f"budget {budget!r}; expected 1 or more")
-        name = dataset.name if isinstance(dataset, DatasetDescription) else dataset
-        return search(*self.posterior(dataset, models), name, budget, run, log, models)
+        new = isinstance(dataset, DatasetDescription)
+        data = {"data": dataset.fingerprint} if new and dataset.fingerprint else {}
+        facts = {"zoo": self.fingerprint} | data | dict(of or {})
+        name = dataset.name if new else dataset
+        return search(*self.posterior(dataset, models), name, budget, run, log, models, facts)
 
     def save(self, folder: str | os.PathLike) -> None:
         "Write the fit; see `save_fit`."
@@ -253,7 +275,7 @@ def save_fit(graph: TransferGraph, folder: str | os.PathLike) -> None:
     folder = Path(folder)
     if folder.exists() and not (folder / "fit.json").is_file():
         raise ValueError(f"{folder}: is there and holds no saved fit; expected a new folder")
-    facts = {"format": FORMAT, "version": transfergraph.__version__, "fingerprint": graph.zoo.fingerprint}
+    facts = {"format": FORMAT, "version": transfergraph.__version__, "fingerprint": graph.fingerprint}
     facts |= {"distance": graph.distance, "random_state": graph.random_state, "method": graph.method}
     facts |= {"tried": sorted(graph.tried), "rankers": {}}
     names = {ranker: name for name, ranker in RANKERS.items()}
@@ -292,6 +314,7 @@ def load_fit(folder: str | os.PathLike) -> TransferGraph:
             raise ValueError(f"{folder / bad[0]}: not as it was written; expected a whole fit: fit again")
         found = TransferGraph(facts["random_state"], distance=facts["distance"], method=facts["method"])
         found.zoo, found.rankers, found.tried = Zoo.load(folder / "zoo"), {}, set(facts["tried"])
+        found.fingerprint = facts["fingerprint"]
         for modality, about in facts["rankers"].items():
             arrays = load_file(folder / f"{modality}.safetensors")
             found.rankers[modality] = RANKERS[about["ranker"]].from_state(found.zoo, arrays, about)
@@ -304,6 +327,7 @@ def open_fit(
     folder: str | os.PathLike,  # of a zoo, or of a saved fit
     cache: str | os.PathLike | None = None,  # where fits are kept; None: the user's cache folder
     say: Callable[[str], None] = lambda text: None,  # told when it will take a while
+    before: Callable[[Zoo], object] = lambda zoo: None,  # called before that, such as to look at data
 ) -> TransferGraph:
     "The fit of a zoo, from the cache where it is there."
     if (Path(folder) / "fit.json").is_file():
@@ -322,6 +346,7 @@ def open_fit(
             shutil.rmtree(kept, ignore_errors=True)
     read = {"records": {"method": ["full"], "quality": ["ok"]}, "scores": {"metric": HISTORY_SCORES}}
     zoo = Zoo.load(folder, where=read)
+    before(zoo)
     say(f"fitting {folder}, {why}")
     found = TransferGraph(n_jobs=os.cpu_count() or 1).fit(zoo)
     try:

@@ -359,16 +359,21 @@ def _reason(error):
 
 # %% ../../nbs/11_report/03_terminal.ipynb #459e96f4
 def yaml_value(text: str, origin: str) -> object:  # `origin`: what to call it in an error
-    "Read a value written as YAML; raises `ValueError` where it is none."
-    import yaml
+    "Read a value written as YAML 1.2, as DVC reads its files; raises `ValueError` where it is none."
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import SafeConstructor
+    from ruamel.yaml.error import YAMLError
 
+    class Plain(SafeConstructor):
+        "Dates stay words: a notebook's parameter can't be one."
+
+    Plain.add_constructor("tag:yaml.org,2002:timestamp", Plain.construct_yaml_str)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = Plain
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as e:
+        return yaml.load(text)
+    except YAMLError as e:
         raise ValueError(f"{origin}: not YAML ({' '.join(str(e).split())})") from e
-    if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value):
-        return float(value)
-    return value
 
 # %% ../../nbs/11_report/03_terminal.ipynb #6d60f12c
 def read_parameters(

@@ -10,7 +10,7 @@ __all__ = ['ArrayLike', 'FeaturesLike', 'LabelsLike', 'BLOCK', 'to_numpy', 'Labe
 import operator
 from collections.abc import Iterator
 from functools import cached_property, reduce
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -40,6 +40,7 @@ class Labels:
         self,
         values: ArrayLike,  # (n,) integers; (n, c) of 0 and 1; (n,) or (n, c) real numbers
         name: str = "labels",  # what to call them in an error
+        kind: Literal["classes", "regression"] | None = None,  # of whole numbers stored as real ones
     ):
         values = to_numpy(values)
         if values.dtype.kind not in "buif":
@@ -52,6 +53,12 @@ class Labels:
         table = values.reshape(self.n, -1)
         if values.dtype.kind == "f":
             self._refuse(~np.isfinite(table), table, "finite numbers were expected")
+            if values.ndim == 1 and kind != "regression" and (values == np.round(values)).all():
+                if kind is None:
+                    wanted = "integers for classes, or Labels(..., kind='regression')"
+                    raise ValueError(f"{name} hold whole numbers as {values.dtype}; expected {wanted}")
+                values = values.astype(np.int64)
+                table = values[:, None]
         zero_one = table.dtype.kind == "b" or bool(((table == 0) | (table == 1)).all())
         if values.ndim == 1 and values.dtype.kind in "bui":
             self.kind = "classes"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TRANSFERABILITY_SCORES: dict[str, Callable[..., float]] = EVIDENCE | SEPARATION | NEIGHBOURS
 TRANSFERABILITY_SCORES |= ASSIGNMENTS | PROBES | REFERENCE
 # These cost little beyond the decomposition that they share. Others iterate, or compare all pairs of samples.
-QUICK = [*EVIDENCE, *SEPARATION]
+QUICK = ["LogME", "H-score", "H-score-shrinkage", "TransRate", "GBC", "LFC", "SFDA"]
 
 
 def inputs_of(metric: str) -> tuple[str, str]:  # such as ("features", "labels")

@@ -222,6 +222,7 @@ class DatasetDescription:
     embedding: np.ndarray | None = None  # (k,), of the zoo's probe, see `domain_embedding`
     distances: dict[str, float] | None = None  # dataset of the zoo -> distance, instead of an embedding
     scores: pd.DataFrame | None = None  # columns model, metric, score
+    fingerprint: str | None = None  # of the items and labels, see `Dataset.fingerprint`
 
 
 def check_new(zoo: Zoo, new: DatasetDescription) -> None:

@@ -7,7 +7,10 @@ __all__ = ['ABOUT_MODEL', 'ABOUT_DATASET', 'COLUMN_ALIASES', 'read_results', 'Jo
 
 # %% ../../nbs/04_zoo/03_results.ipynb #8f3c3c39
 import os
-from collections.abc import Mapping
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,81 +20,22 @@ import pandas as pd
 from ..data.readers import TABLE_READERS as FORMS
 from .tables import MODALITIES, TABLES, Zoo, ZooError
 
-# %% ../../nbs/04_zoo/03_results.ipynb #da47f277
-ABOUT_MODEL = ("architecture", "family", "n_params", "input_size", "pretrained_on", "pretrained_accuracy")
-ABOUT_DATASET = ("n_samples", "n_classes", "majority_share")
-COLUMN_ALIASES = {"dataset": "target", "pretrained_on": "source"}  # the paper's words
-_TEXT_COLUMNS = tuple("model dataset architecture family pretrained_on method quality modality".split())
-_NUMBER_COLUMNS = (
-    *("accuracy", "seed", "epochs", "batch_size", "learning_rate", "runtime_s"),
-    *("n_params", "input_size", "pretrained_accuracy", *ABOUT_DATASET),
-)
-
-
-def read_results(
-    path: str | os.PathLike,  # .csv (comma or semicolon), .tsv or .parquet
-    mapping: Mapping[str, str] | None = None,  # our column -> theirs
-    percent: bool = False,  # whether accuracies are per cent
-) -> pd.DataFrame:  # columns of ours as far as there are any, then the others, index 0..n-1
-    "Read a table of results; raises `ZooError` naming the file, the row and the column."
-    path, mapping, ours_all = Path(path), dict(mapping or {}), (*_TEXT_COLUMNS, *_NUMBER_COLUMNS)
-    table = _read(path)
-    if repeated := table.columns[table.columns.duplicated()].tolist():
-        raise ZooError(f"{path}: column {repeated[0]!r} appears twice; expected each column once")
-    for ours, theirs in mapping.items():
-        if ours not in ours_all:
-            raise ZooError(f"{path}: nothing is called {ours!r}; expected one of {', '.join(ours_all)}")
-        if theirs not in table:
-            raise ZooError(f"{path}: no column {theirs!r}; it has {', '.join(map(repr, table.columns[:20]))}")
-    for ours, alias in COLUMN_ALIASES.items():
-        if ours not in mapping and ours not in table and alias in table:
-            mapping[ours] = alias
-    if clash := [ours for ours, theirs in mapping.items() if ours in table and ours != theirs]:
-        both = f"{clash[0]!r} is there, and {mapping[clash[0]]!r} is to be it"
-        raise ZooError(f"{path}: column {both}; expected one of the two")
-    table = table.rename(columns={theirs: ours for ours, theirs in mapping.items()})
-    for column in [c for c in _TEXT_COLUMNS if c in table]:
-        table[column] = table[column].map(lambda v: None if pd.isna(v) else str(v).strip() or None)
-    for column in [c for c in _NUMBER_COLUMNS if c in table]:
-        table[column] = _numbers(table[column], path, column)
-    if "model" not in table and {"architecture", "pretrained_on"} <= set(table):
-        table["model"] = table["architecture"] + "/" + table["pretrained_on"]
-    for column in ("model", "dataset", "accuracy"):
-        if column not in table:
-            also = {"model": " (or architecture and source)", "dataset": " (or target)"}.get(column, "")
-            names = ", ".join(map(repr, table.columns[:20]))
-            has = f"it has {names}; --map names the column to take"
-            raise ZooError(f"{path}: no column {column!r}{also}; {has}")
-        if len(empty := np.flatnonzero(table[column].isna())):
-            where = f"{path}: row {empty[0] + 1}, column {column!r}"
-            raise ZooError(f"{where} is empty; expected it to be filled in")
-    if table.empty:
-        raise ZooError(f"{path}: holds no row; expected one a run")
-    for column in [c for c in _TEXT_COLUMNS if c in table]:
-        if odd := [(i, v) for i, v in enumerate(table[column], 1) if v is not None and not v.isprintable()]:
-            where = f"{path}: row {odd[0][0]}, column {column!r}"
-            raise ZooError(f"{where}: {odd[0][1]!r:.80}; expected one line of text")
-    if percent and (most := table["accuracy"].max()) <= 1:
-        raise ZooError(f"{path}: no accuracy is above {most:g}; expected per cent, or no --percent")
-    table["accuracy"] /= 100 if percent else 1
-    for column in [c for c in ("accuracy", "pretrained_accuracy") if c in table]:
-        if len(wrong := np.flatnonzero((table[column] < 0) | (table[column] > 1))):
-            shown = table[column].iloc[wrong[0]] * (100 if percent and column == "accuracy" else 1)
-            hint = "" if percent else "; --percent if all are per cent"
-            raise ZooError(f"{path}: row {wrong[0] + 1}, column {column!r}: {shown:g}; expected 0 to 1{hint}")
-    return table.reset_index(drop=True)
+# %% ../../nbs/04_zoo/03_results.ipynb #7fb27b941602401d91542211134fc71a
+_KINDS = ".csv .tsv .txt .parquet .jsonl".split()
 
 
 def _read(path):
     if not path.is_file():
         raise ZooError(f"{path}: no such file; expected a table of results")
+    kind = path.suffix.lower()
+    if kind not in _KINDS:
+        raise ZooError(f"{path}: not a kind of table that is known; expected {', '.join(_KINDS)}")
     try:
-        if path.suffix == ".parquet":
+        if kind == ".parquet":
             return pd.read_parquet(path)
-        with open(path, encoding="utf-8-sig") as file:
-            head = file.readline()
-        sep = "\t" if path.suffix == ".tsv" else ";" if ";" in head and "," not in head else ","
-        names, read, _ = FORMS[".csv"](path, sep)
+        head = _head(path)
+        sep = max(",;\t|", key=head.count)  # the first of those that are there as often
+        names, read, _ = FORMS[".jsonl"](path) if kind == ".jsonl" else FORMS[".csv"](path, sep)
         columns, _ = read(names)
         if not names:
             raise ValueError("it is empty")
@@ -103,13 +47,168 @@ def _read(path):
     return table.loc[:, table.columns != ""]  # such as row numbers that a program wrote
 
 
+def _head(path):
+    "The first line of a text file; raises `ValueError` that says what else the file is."
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start[:2] == b"PK":
+        raise ValueError("a workbook or an archive; expected a table, such as its sheet saved as CSV UTF-8")
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError("UTF-16, as Excel's Unicode text is; expected UTF-8")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            head = file.readline()
+    except UnicodeDecodeError as error:
+        raise ValueError("not UTF-8; expected a table saved as UTF-8") from error
+    if path.suffix.lower() != ".jsonl" and head.lstrip()[:1] in ("{", "["):
+        raise ValueError("it is JSON; expected a table, or one object a line in a .jsonl file")
+    return head
+
+# %% ../../nbs/04_zoo/03_results.ipynb #da47f277
+ABOUT_MODEL = ("architecture", "family", "n_params", "input_size", "pretrained_on", "pretrained_accuracy")
+ABOUT_DATASET = ("n_samples", "n_classes", "majority_share")
+COLUMN_ALIASES = {"dataset": "target", "pretrained_on": "source"}  # the paper's words
+_TEXT_COLUMNS = tuple("model dataset architecture family pretrained_on method quality modality".split())
+_NUMBER_COLUMNS = (
+    *("accuracy", "seed", "epochs", "batch_size", "learning_rate", "runtime_s"),
+    *("n_params", "input_size", "pretrained_accuracy", *ABOUT_DATASET),
+)
+_LIKELY = {"model": r"model|checkpoint|arch|backbone|net|name", "dataset": r"data|task|target|corpus"}
+_LIKELY |= {"accuracy": r"acc|top.?1|score"}
+_ERROR = re.compile(r"err(or)?s?(?![a-z])|loss|perplexity", re.IGNORECASE)
+
+
+def _named(table, mapping, path):
+    "The table with our names for its columns."
+    ours_all = (*_TEXT_COLUMNS, *_NUMBER_COLUMNS)
+    ours_of = {theirs: ours for ours, theirs in COLUMN_ALIASES.items()}
+    mapping = {ours_of.get(ours, ours): theirs for ours, theirs in mapping.items()}
+    names = ", ".join(map(repr, table.columns[:20]))
+    for ours, theirs in mapping.items():
+        if ours not in ours_all:
+            known = ", ".join((*ours_all, *ours_of))
+            raise ZooError(f"{path}: nothing is called {ours!r}; expected one of {known}")
+        if theirs and theirs not in table:
+            raise ZooError(f"{path}: no column {theirs!r}; it has {names}")
+    table = table.drop(columns=[ours for ours, theirs in mapping.items() if not theirs and ours in table])
+    for ours, alias in COLUMN_ALIASES.items():
+        if ours not in mapping and ours not in table and alias in table:
+            mapping[ours] = alias
+            if alias == "source" and "architecture" not in table:  # it may be where a result was found
+                warnings.warn(
+                    f"{path}: column {alias!r} is taken for {ours}; --map {ours}= names another, or none",
+                    stacklevel=3,
+                )
+    mapping = {ours: theirs for ours, theirs in mapping.items() if theirs}
+    if clash := [ours for ours, theirs in mapping.items() if ours in table and ours != theirs]:
+        both = f"{clash[0]!r} is there, and {mapping[clash[0]]!r} is to be it"
+        raise ZooError(f"{path}: column {both}; expected one of the two")
+    if _ERROR.search(theirs := mapping.get("accuracy", "")):
+        raise ZooError(f"{path}: column {theirs!r} is an error by its name; expected an accuracy")
+    table = table.rename(columns={theirs: ours for ours, theirs in mapping.items()})
+    made = {"architecture", "pretrained_on"} <= set(table)
+    needed = ["dataset", "accuracy"] if made else ["model", "dataset", "accuracy"]
+    if missing := [column for column in needed if column not in table]:
+        left, said = [c for c in table if c not in ours_all and not _ERROR.search(c)], []
+        for column in missing:
+            likely = (c for c in left if re.search(_LIKELY[column], c, re.IGNORECASE))
+            said.append(f"--map {column}={next(likely, 'THEIRS')}")
+        also = " (or architecture and source)" if missing == ["model"] else ""
+        what = f"no column {' and none '.join(map(repr, missing))}{also}; it has {names}"
+        raise ZooError(f"{path}: {what}; say {' '.join(said)}")
+    return table
+
+# %% ../../nbs/04_zoo/03_results.ipynb #8dd0d8092fe74a7c96281538738b07e2
 def _numbers(values, path, column):
-    found = pd.to_numeric(values.replace("", None), errors="coerce")
-    wrong = np.flatnonzero((found.isna() & values.notna() & values.ne("")) | np.isinf(found.astype(float)))
+    text = values.map(lambda v: v.strip() if isinstance(v, str) else v).replace("", None)
+    filled = text[[isinstance(value, str) for value in text]].astype(str)
+    if filled.str.contains(",").any():
+        comma = filled.str.fullmatch(r"[-+]?\d+(,\d+)?") & ~filled.str.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}")
+        if comma.all():  # one that may be a thousand is refused below
+            first = filled[filled.str.contains(",")].iloc[0]
+            read = f"{first!r} is read as {first.replace(',', '.')}"
+            warnings.warn(f"{path}: decimal commas in column {column!r}: {read}", stacklevel=3)
+            text = text.map(lambda v: v.replace(",", ".") if isinstance(v, str) else v)
+    found = pd.to_numeric(text, errors="coerce")
+    wrong = np.flatnonzero((found.isna() & text.notna()) | np.isinf(found.astype(float)))
     if len(wrong):
         where = f"{path}: row {wrong[0] + 1}, column {column!r}"
         raise ZooError(f"{where}: {values.iloc[wrong[0]]!r}; expected a number, such as 0.91")
     return found.astype(float)
+
+
+def _check_accuracies(table, path, column, percent):
+    "The accuracies of a column as shares."
+    values = table[column]
+    if percent and (most := values.max()) <= 1:
+        raise ZooError(f"{path}: no {column} is above {most:g}; expected per cent, or no --percent")
+    if percent and len(low := np.flatnonzero((values > 0) & (values <= 1))):
+        where = f"{path}: row {low[0] + 1}, column {column!r}"
+        raise ZooError(f"{where}: {values.iloc[low[0]]:g} beside {most:g}; expected per cent in every row")
+    if len(wrong := np.flatnonzero((values < 0) | (values > (100 if percent else 1)))):
+        hint = "0 to 100" if percent else "0 to 1; --percent if all are per cent"
+        where = f"{path}: row {wrong[0] + 1}, column {column!r}"
+        raise ZooError(f"{where}: {values.iloc[wrong[0]]:g}; expected {hint}")
+    return values / 100 if percent else values
+
+
+def _check_parameters(values, path, millions):
+    "Numbers of parameters, none of them one of millions."
+    values = values * 1e6 if millions else values
+    wrong, hint = (values > 0) & (values < 1000), "; --millions if they are millions"
+    if millions:
+        wrong, hint = values > 1e13, " of millions"
+    if len(rows := np.flatnonzero(wrong)):
+        shown = values.iloc[rows[0]] / (1e6 if millions else 1)
+        where = f"{path}: row {rows[0] + 1}, column 'n_params'"
+        raise ZooError(f"{where}: {shown:g}; expected a number of parameters{hint}")
+    return values
+
+# %% ../../nbs/04_zoo/03_results.ipynb #72eea5119410473aa328ad9291626812
+def read_results(
+    path: str | os.PathLike,  # .csv or .txt (separator seen in its first line), .tsv, .parquet or .jsonl
+    mapping: Mapping[str, str | None] | None = None,  # our column -> theirs; None leaves a column out
+    percent: bool = False,  # whether accuracies are per cent
+    millions: bool = False,  # whether n_params are millions
+) -> pd.DataFrame:  # columns of ours as far as there are any, then the others, index 0..n-1
+    """Read a table of results; raises `ZooError` naming the file, the row and the column.
+
+    A warning says what was guessed: a column by the paper's words, decimal commas."""
+    path = Path(path)
+    table = _read(path)
+    if repeated := table.columns[table.columns.duplicated()].tolist():
+        raise ZooError(f"{path}: column {repeated[0]!r} appears twice; expected each column once")
+    table = _named(table, mapping or {}, path)
+    if table.empty:
+        raise ZooError(f"{path}: holds no row; expected one a run")
+    for column in [c for c in _TEXT_COLUMNS if c in table]:
+        table[column] = table[column].map(lambda v: None if pd.isna(v) else str(v).strip() or None)
+    for column in [c for c in _NUMBER_COLUMNS if c in table]:
+        table[column] = _numbers(table[column], path, column)
+    if "model" not in table:
+        table["model"] = table["architecture"] + "/" + table["pretrained_on"]
+    for column in ("model", "dataset", "accuracy"):
+        if len(empty := np.flatnonzero(table[column].isna())):
+            where = f"{path}: row {empty[0] + 1}, column {column!r}"
+            raise ZooError(f"{where} is empty; expected it to be filled in")
+    for column in [c for c in _TEXT_COLUMNS if c in table]:
+        odd = [(i, v) for i, v in enumerate(table[column], 1) if v is not None and not v.isprintable()]
+        expected = "one line of text"
+        if column == "quality":
+            odd = odd or [(i, v) for i, v in enumerate(table[column], 1) if not _is_quality(v)]
+            expected = "ok, at-chance or failed; --map quality= leaves the column out"
+        if odd:
+            where = f"{path}: row {odd[0][0]}, column {column!r}"
+            raise ZooError(f"{where}: {odd[0][1]!r:.80}; expected {expected}")
+    for column in [c for c in ("accuracy", "pretrained_accuracy") if c in table]:
+        table[column] = _check_accuracies(table, path, column, percent)
+    if "n_params" in table:
+        table["n_params"] = _check_parameters(table["n_params"], path, millions)
+    return table.reset_index(drop=True)
+
+
+def _is_quality(value):
+    return value in (None, "ok", "at-chance") or value.startswith("failed")
 
 # %% ../../nbs/04_zoo/03_results.ipynb #24c3b5e2
 @dataclass(frozen=True)
@@ -156,16 +255,52 @@ def join_results(
     key = ["model", "dataset", "method", *settings]
     numbers = dict.fromkeys(["accuracy", *settings], float)
     both = [rows.reindex(columns=[*key, "accuracy"]).astype(numbers) for rows in (zoo.records, records)]
+    for rows in both:  # the second run without a seed that reached the same is another run
+        again = rows.groupby([*key, "accuracy"], dropna=False).cumcount()
+        rows["again"] = again.where(rows["seed"].isna(), 0)
     runs = pd.concat(both, ignore_index=True)
     seen = runs.duplicated().to_numpy()[len(zoo.records) :]
     differing = runs.duplicated(key).to_numpy()[len(zoo.records) :] & ~seen & both[1]["seed"].notna()
     parts = [part for part in (zoo.records, records[~seen]) if len(part)]
     merged = pd.concat(parts, ignore_index=True) if parts else zoo.records
+    _tell_doubts(results, records[~seen], zoo, origin)
     joined = replace(zoo, models=models, datasets=datasets, records=merged)
     joined = joined.validate(dict.fromkeys(("models", "datasets", "records"), origin))
     counts = {t: len(getattr(joined, t)) - len(getattr(zoo, t)) for t in ("models", "datasets")}
     counts |= {"records": int((~seen).sum()), "repeated": int(seen.sum())}
     return Joined(joined, counts, both[1][differing].reset_index(drop=True))
+
+
+def _tell_doubts(results, records, zoo, origin):
+    "Warn of names that are almost alike, and of runs that may be of several models."
+    for kind, known in (("model", zoo.models["model"]), ("dataset", zoo.datasets["dataset"])):
+        new = set(results[kind]) - set(known)
+        alike = [names for names in _alike([*known, *results[kind]]) if new & set(names)]
+        if alike:
+            first = " and ".join(map(repr, alike[0]))
+            more = f", and {len(alike) - 1} more such pairs" if len(alike) > 1 else ""
+            told = f"{first} are taken as two {kind}s{more}; expected one name where they are one"
+            warnings.warn(f"{origin}: {told}", stacklevel=3)
+    if "seed" in records and records["seed"].notna().any():
+        return
+    known = {*TABLES["records"], *ABOUT_MODEL, *ABOUT_DATASET}
+    groups = records.groupby(["model", "dataset"])
+    for column in [c for c in records if c not in known]:
+        words = pd.to_numeric(records[column].replace("", None), errors="coerce").isna()
+        if words.any() and (differ := groups[column].nunique() > 1).any():
+            told = f"{int(differ.sum())} times runs of one model and dataset differ in {column!r}"
+            hint = f"they are averaged; --map model={column} if it tells models apart"
+            warnings.warn(f"{origin}: {told}: {hint}", stacklevel=3)
+            return
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    "Names that are the same but for case, spaces, hyphens and underscores, in groups of two or more."
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        plain = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
+        groups.setdefault(plain or name, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _shown(value):
