@@ -27,7 +27,7 @@ from transfergraph.build.hub_cards import (
     reported,
 )
 from transfergraph.cli import main
-from transfergraph.models.checkpoints import front_matter
+from transfergraph.models.checkpoints import card_accuracies, card_facts, front_matter
 from transfergraph.models.loading import load_backbone
 from transfergraph.zoo.tables import Zoo
 
@@ -282,6 +282,50 @@ def test_the_training_split_is_no_test():
     ]
     rows, left = reported(Entry("model", "a/b", "a/b"), {"card": {"model-index": [{"results": results}]}})
     assert [row["accuracy"] for row in rows] == [0.7] and left == ["accuracy on the training split of x"]
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        {"type": "accuracy"},
+        {"type": "acc"},
+        {"name": "Top-1 Accuracy"},
+        {"type": "accuracy", "name": "Test accuracy"},
+        {"type": "acc@1"},
+        {"type": "top_1"},
+    ],
+)
+def test_what_cards_call_an_accuracy(metric):
+    results = [{"dataset": {"type": "x"}, "metrics": [metric | {"value": 76.1}]}]
+    found, left = card_accuracies({"model-index": [{"results": results}]})
+    assert [row["accuracy"] for row in found] == [pytest.approx(0.761)] and left == []
+
+
+@pytest.mark.parametrize(
+    "task, metric",
+    [
+        (None, {"type": "top-1 error"}),
+        (None, {"type": "accuracy", "name": "Error (1 - accuracy)"}),
+        (None, {"type": "accuracy", "name": "Top 5 Accuracy"}),
+        (None, {"type": "top-5 accuracy"}),
+        (None, {"type": "accuracy", "name": "Training accuracy"}),
+        (None, {"type": "balanced_accuracy"}),
+        (None, {"type": "word_accuracy"}),
+        ("token-classification", {"type": "accuracy"}),
+        ("audio-classification", {"type": "accuracy"}),
+        ("question-answering", {"type": "accuracy"}),
+        ("zero-shot-image-classification", {"type": "accuracy"}),
+        (None, {"type": "f1"}),
+        (None, {"type": "loss", "name": "accuracy"}),
+    ],
+)
+def test_what_is_no_accuracy_of_classification(task, metric):
+    "The figure beside it is taken instead."
+    rows = [(task, metric | {"value": 0.239}), ("image-classification", {"type": "accuracy", "value": 0.761})]
+    results = [{"task": {"type": t}, "dataset": {"type": "x"}, "metrics": [m]} for t, m in rows]
+    front = {"model-index": [{"results": results}]}
+    assert [row["accuracy"] for row in card_accuracies(front)[0]] == [0.761]
+    assert card_facts(front) == {"pretrained_on": "x", "pretrained_accuracy": 0.761}
 
 
 def test_a_data_set_has_one_name_whatever_cards_call_it(tmp_path, server):

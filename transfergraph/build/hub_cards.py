@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ..models.checkpoints import card_facts, front_matter, one_line, read_config
+from ..models.checkpoints import card_accuracies, card_facts, front_matter, one_line, read_config
 from ..run.files import checked, checked_mapping, checksum
 from ..zoo.tables import MODALITIES
 
@@ -299,32 +299,16 @@ _SPLITS = ("test", "validation", "eval", "dev")
 
 def reported(entry: Entry, facts: dict) -> tuple[list[dict], list[str]]:  # `records`; why not others
     "Accuracies that a model's card reports, one a dataset."
-    index = facts["card"].get("model-index") if isinstance(facts["card"], dict) else None
-    found, left = {}, []
-    for model in index if isinstance(index, list) else []:
-        results = model.get("results") if isinstance(model, dict) else None
-        for result in results if isinstance(results, list) else []:
-            result = result if isinstance(result, dict) else {}
-            about, metrics = result.get("dataset"), result.get("metrics")
-            if not isinstance(about, dict) or not isinstance(metrics, list):
-                left.append("a result without dataset or metrics")
-                continue
-            name, split = _dataset_name(about), str(about.get("split")).lower()
-            for metric in metrics:
-                kind = str(metric.get("type")).lower() if isinstance(metric, dict) else ""
-                if kind not in ("accuracy", "acc", "top-1 accuracy", "acc@1"):
-                    continue
-                value = metric.get("value")
-                order = _SPLITS.index(split) if split in _SPLITS else len(_SPLITS)
-                if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 100:
-                    left.append(f"accuracy {_quoted(value)} on {name}; expected a share or per cent")
-                elif name is None:
-                    left.append("an accuracy on a dataset without a name")
-                elif split in ("train", "training"):
-                    left.append(f"accuracy on the training split of {name}")
-                elif name not in found or order < found[name][0]:
-                    row = {"model": entry.name, "dataset": name, "method": "reported"}
-                    found[name] = order, row | {"accuracy": float(value) / (100 if value > 1 else 1)}
+    said, left = card_accuracies(facts["card"] if isinstance(facts["card"], dict) else {})
+    found = {}
+    for result in said:
+        name, split = _dataset_name(result["dataset"]), result["split"]
+        order = _SPLITS.index(split) if split in _SPLITS else len(_SPLITS)
+        if name is None:
+            left.append("an accuracy on a dataset without a name")
+        elif name not in found or order < found[name][0]:
+            row = {"model": entry.name, "dataset": name, "method": "reported"}
+            found[name] = order, row | {"accuracy": result["accuracy"]}
     return [row for _, row in found.values()], left
 
 
