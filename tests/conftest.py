@@ -46,9 +46,33 @@ def paper():
     "The authors' folder resources/experiments; skipped on a machine without it, an error in CI."
     folder = Path(os.environ.get("TRANSFERGRAPH_PAPER") or ROOT.parent / "shared/paper/resources/experiments")
     if not folder.is_dir():
-        message = f"the published records are not at {folder}; set TRANSFERGRAPH_PAPER to their folder"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+        _without(f"the published records are not at {folder}; set TRANSFERGRAPH_PAPER to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def text_with_lora(paper, tmp_path_factory):
+    "The published text zoo with its LoRA runs; a copy whose `records.csv` lacks them has them in full/."
+    from transfergraph.zoo.paper import read_paper
+
+    text = paper / "sequence_classification"
+    full = paper.parents[1] / "full" / text.name / "records.csv"
+    source = tmp_path_factory.mktemp("with-lora") / text.name
+    source.mkdir()
+    for file in [full if full.is_file() else text / full.name, *text.glob("*.csv")]:
+        if not (source / file.name).exists():
+            (source / file.name).symlink_to(file)
+    zoo, _ = read_paper(source.parent, "text")
+    if not (zoo.records["method"] == "lora").any():
+        _without(
+            f"the published text records at {text} hold no LoRA runs; expected the authors' own records.csv"
+        )
+    return zoo
+
+
+def _without(message):
+    "Skip a test, or let it fail in CI, where everything that a test needs has to be there."
+    pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
 
 
 @pytest.fixture(scope="session")

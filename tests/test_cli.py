@@ -236,6 +236,9 @@ def test_scoring_a_tree_of_folders(zoo, folder, guesses, tmp_path, capsys):
         assert main(["evaluate", str(folder), "--predictions", str(place), "--json"]) == 0
         rows = pd.DataFrame(json.loads(capsys.readouterr().out))
         pd.testing.assert_frame_equal(rows.astype(expected.dtypes), expected)
+    # `published` does not average: it takes a prediction for each run, and here every model has one run.
+    assert main(["evaluate", str(folder), "--predictions", str(place), "--protocol", "published"]) == 2
+    assert "is there twice for its target and method; expected once, or once for" in capsys.readouterr().err
 
 
 def test_a_wrong_prediction_is_named_by_file_and_row(folder, guesses, tmp_path, capsys):

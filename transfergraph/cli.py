@@ -146,7 +146,7 @@ def import_records_command(
 def _score_elsewhere(zoo, path, targets, protocol, out):
     from transfergraph.evaluate.leave_one_out import evaluate_predictions
     from transfergraph.evaluate.summary import read_predictions
-    from transfergraph.zoo.paper import read_rank_means
+    from transfergraph.zoo.paper import read_rank_tree
 
     path = Path(path)
     if not path.exists():
@@ -155,7 +155,7 @@ def _score_elsewhere(zoo, path, targets, protocol, out):
     if origin.is_file():
         rows = read_predictions(origin)
     else:
-        rows, origin = read_rank_means(path, zoo.targets)
+        rows, origin = read_rank_tree(path, zoo.targets, protocol)
     if missing := [name for name in targets or () if name not in set(rows["target"])]:
         known = ", ".join(dict.fromkeys(rows["target"]))
         raise ValueError(f"target {missing[0]!r} is not in {origin}; its targets: {known}")

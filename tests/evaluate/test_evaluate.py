@@ -37,8 +37,8 @@ from transfergraph.evaluate.summary import (
 )
 from transfergraph.metrics import RANK_METRICS, bootstrap_mean
 from transfergraph.run.files import write_csv
-from transfergraph.zoo.matrices import accuracy_matrix
-from transfergraph.zoo.paper import read_paper, read_published, read_rank_final
+from transfergraph.zoo.matrices import accuracy_matrix, score_matrix
+from transfergraph.zoo.paper import read_paper, read_published, read_rank_final, read_rank_tree
 from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,12 +265,31 @@ def test_the_published_image_tables_come_out_of_the_authors_predictions(paper, p
     )  # the plain mean of the paper's row
 
 
+def test_the_published_text_tables_come_out_of_the_authors_predictions(paper, text_with_lora):
+    "A model counts once for each of its runs: without that, 41 of the 96 Pearson correlations are off."
+    zoo, folder = text_with_lora, paper / "sequence_classification"
+    rows, _ = read_rank_tree(folder / "rank_final", zoo.targets, "published")
+    baselines = [
+        score_matrix(zoo, name)[zoo.targets].melt(var_name="target", value_name="score", ignore_index=False)
+        for name in ("LogME", "H-score")
+    ]
+    baselines = pd.concat(baselines, keys=["LogME", "Reg-H-Score"], names=["method", "model"]).reset_index()
+    metrics = score_predictions(zoo, pd.concat([rows, baselines.assign(seed=0)]), "published")
+    published = read_published(folder / "result_analysis")
+    both = published.merge(metrics, on=["target", "method", "metric"], suffixes=("_published", ""))
+    off = (both["value"] - both["value_published"]).abs()
+    assert len(both) == len(published) == 4 * 14 * 8 and set(both["target"]) == set(zoo.targets)
+    assert off.max() < 1e-9
+    once, _ = read_rank_tree(folder / "rank_final", zoo.targets)
+    n_models = (score_predictions(zoo, t, "published").query("metric == 'n_models'") for t in (rows, once))
+    assert pd.Series.equals(*(table["value"] for table in n_models))
+
+
 def test_the_authors_text_predictions_over_all_models(paper):
     # Known beforehand: 0.802 over all models, where the published rule gives 0.856 from a subset.
     zoo, _ = read_paper(paper, "text")
-    rows = read_rank_final(paper / "sequence_classification" / "rank_final", zoo.targets)
     # A model that was fine-tuned twice was predicted twice, from features that differ between its runs.
-    rows = rows.groupby(["target", "method", "model", "seed"], as_index=False, sort=False)["score"].mean()
+    rows, _ = read_rank_tree(paper / "sequence_classification", zoo.targets)
     summary = summarise(score_predictions(zoo, rows)).set_index(["method", "metric"])
     assert summary.loc[("TG:XGB,GAT,all", "pearson"), "mean"] == pytest.approx(0.802, abs=5e-4)
 
@@ -323,6 +342,33 @@ def test_the_published_rule_on_made_up_rows():
     assert true_accuracy(with_records(rows), "t", "clean").to_dict() == pytest.approx({"a": 0.75, "b": 0.9})
     rows[5], rows[6] = rows[6], rows[5]  # the tie the other way round: lora comes first
     assert true_accuracy(with_records(rows), "t", "published").to_dict() == {"a": 0.8}
+
+
+def test_under_published_a_model_counts_once_for_each_full_run():
+    rows = [["a", "t", "full", 0.7, "ok"], ["a", "t", "full", 0.9, "ok"], ["a", "t", "lora", 0.5, "ok"]]
+    rows += [["b", "t", "full", 0.4, "ok"], ["c", "t", "full", 0.6, "ok"], ["c", "s", "full", 0.6, "ok"]]
+    zoo = with_records(rows)
+    table = pd.DataFrame({"target": "t", "method": "m", "model": list("abca"), "score": [0.3, 0.5, 0.1, 0.8]})
+
+    def value(rows, metric):
+        return score_predictions(zoo, rows, "published").set_index("metric").loc[metric, "value"]
+
+    expected = np.corrcoef([0.9, 0.9, 0.4, 0.6], [0.3, 0.8, 0.5, 0.1])[0, 1]
+    assert value(table, "pearson") == pytest.approx(expected) == value(table[::-1], "pearson")
+    once = np.corrcoef([0.9, 0.9, 0.4, 0.6], [0.3, 0.3, 0.5, 0.1])[0, 1]
+    assert value(table[:3], "pearson") == pytest.approx(once)  # one prediction stands for both runs
+    assert value(table, "n_models") == value(table[:3], "n_models") == 3
+    no_opinion = table.assign(score=[np.nan, 0.5, 0.1, 0.8])  # about one of the runs
+    assert value(no_opinion, "pearson") == pytest.approx(np.corrcoef([0.9, 0.4, 0.6], [0.8, 0.5, 0.1])[0, 1])
+    for wrong, protocol, message in (
+        (table, "clean", "row 4, column 'model': 'a' is there twice for its target and method$"),
+        (pd.concat([table, table[:1]]), "published", "'a' is there twice .* once for each of its runs"),
+        (pd.concat([table, table[1:2]]), "published", "row 5, column 'model': 'b' is there twice"),
+        (table.assign(target="s"), "published", "row 4, column 'model': 'a' is there twice"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate_predictions(zoo, wrong, protocol=protocol)
+    assert len(evaluate_predictions(zoo, table, protocol="published")[0]) == 4
 
 
 def test_truth_that_is_not_there_is_said_so():
@@ -793,7 +839,7 @@ def test_ctrl_c_keeps_finished_tasks_and_leaves_no_process(tmp_path, n_jobs):
     script = f"""
         import time
         from transfergraph.evaluate.leave_one_out import evaluate
-        from transfergraph.zoo.matrices import accuracy_matrix
+        from transfergraph.zoo.matrices import accuracy_matrix, score_matrix
         from transfergraph.zoo.tables import Zoo
 
         def slow(zoo, target, methods, **options):

@@ -38,7 +38,7 @@ def evaluate_predictions(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # predictions, metrics, summary
     "The three tables of predictions that are already made: targets in zoo order, methods as they come."
     per_seed = summaries.per_seed_metrics(zoo, predictions, protocol, origin)
-    predictions = summaries.check_predictions(zoo, predictions, origin)
+    predictions = summaries.check_predictions(zoo, predictions, origin, protocol)
     order = {"target": zoo.datasets["dataset"], "method": dict.fromkeys(predictions["method"])}
     order = {column: {name: i for i, name in enumerate(names)} for column, names in order.items()}
     places = lambda column: column.map(order[column.name]) if column.name in order else column

@@ -48,6 +48,7 @@ COLUMNS = {  # table -> its columns, as in the files that `evaluate` writes
     "metrics": ["target", "method", "metric", "value", "seed_sd", "n_seeds"],
     "summary": "method metric mean low high gain gain_low gain_high seed_sd n_targets".split(),
 }
+_KEYS = ["target", "method", "model", "seed"]  # of one prediction
 
 
 def read_predictions(
@@ -91,10 +92,22 @@ def _number(text):
         return np.nan
 
 
+def _runs(zoo, rows):
+    "How many runs of full fine-tuning the model of each row has on its target."
+    runs = zoo.records[zoo.records["method"] == "full"].groupby(["dataset", "model"]).size()
+    return runs.reindex(pd.MultiIndex.from_frame(rows[["target", "model"]]), fill_value=0).to_numpy()
+
+
+def _times(rows):
+    "How often the model of each row is there for its target, method and seed."
+    return rows.groupby(_KEYS, dropna=False)["model"].transform("size").to_numpy()
+
+
 def check_predictions(
     zoo: Zoo,
     predictions: pd.DataFrame,  # columns target, method, model, score and optionally seed
     origin: str = "predictions",  # what to call the table in an error, such as the path of its file
+    protocol: str = "clean",  # under "published" a model may have a row for each of its full fine-tunings
 ) -> pd.DataFrame:  # the five columns; seed 0 where there was none
     "Check predictions against a zoo; raises `ValueError` naming the first wrong row, counted from 1."
     _check_columns(predictions, origin)
@@ -103,14 +116,17 @@ def check_predictions(
     rows = predictions if "seed" in predictions else predictions.assign(seed=0)
     rows = rows[COLUMNS["predictions"]]
     rows = rows.assign(method=rows["method"].map(method_name, na_action="ignore"))
-    twice = rows.duplicated(["target", "method", "model", "seed"])
+    twice, rule_twice = rows.duplicated(_KEYS), "is there twice for its target and method"
+    if protocol == "published":
+        twice &= _times(rows) != _runs(zoo, rows)
+        rule_twice += "; expected once, or once for each of its runs of full fine-tuning"
     score = pd.to_numeric(rows["score"], errors="coerce")
     rules = (
         ("target", ~rows["target"].isin(zoo.datasets["dataset"]), "is not a dataset of this zoo"),
         ("model", ~rows["model"].isin(zoo.models["model"]), "is not a model of this zoo"),
         ("method", rows["method"].isna() | (rows["method"] == ""), "is not a name"),
         ("score", np.isinf(score) | (score.isna() & rows["score"].notna()), "is not a finite number"),
-        ("model", twice, "is there twice for its target and method"),
+        ("model", twice, rule_twice),
     )
     for column, wrong, rule in rules:
         if wrong.any():
@@ -129,7 +145,9 @@ def per_seed_metrics(
     origin: str = "predictions",  # what to call the table in an error
 ) -> pd.DataFrame:  # columns target, method, metric, seed, value; targets in zoo order, methods as they come
     "Every metric of every target, method and seed with two scored models; `ValueError` where none has."
-    rows = check_predictions(zoo, predictions, origin)
+    rows = check_predictions(zoo, predictions, origin, protocol)
+    if protocol == "published":  # a row for each run
+        rows = rows.loc[rows.index.repeat(np.where(_times(rows) == 1, _runs(zoo, rows), 1))]
     truth = {t: true_accuracy(zoo, t, protocol) for t in zoo.datasets["dataset"] if t in set(rows["target"])}
     methods = rows["method"].unique()
     rows = rows[rows["score"].notna()].sort_values("model", kind="stable")
@@ -140,10 +158,11 @@ def per_seed_metrics(
             for seed in sorted(rows["seed"].unique()):
                 group = groups.get((target, method, seed), rows[:0])
                 group = group[group["model"].isin(accuracy.index)]
-                if len(group) < 2:
+                if (n_models := group["model"].nunique()) < 2:
                     continue
                 true, predicted = accuracy[group["model"]].to_numpy(), group["score"].to_numpy()
-                values += [(target, method, m, seed, of(true, predicted)) for m, of in RANK_METRICS.items()]
+                found = {m: of(true, predicted) for m, of in RANK_METRICS.items()} | {"n_models": n_models}
+                values += [(target, method, m, seed, value) for m, value in found.items()]
     if not values:
         raise ValueError(f"{origin}: no target has two models with both a score and a true accuracy")
     return pd.DataFrame(values, columns=["target", "method", "metric", "seed", "value"])

@@ -6,7 +6,7 @@
 __all__ = ['COMMIT', 'FOLDERS', 'TARGETS', 'DATASET_ALIASES', 'N_CLASSES', 'LARGEST', 'PAPER_SCORES', 'REPORT', 'DISTANCES',
            'dataset_name', 'read_rows', 'set_apart', 'read_paper_models', 'read_records', 'read_scores',
            'read_distances', 'read_datasets', 'mark_chance', 'read_paper', 'import_paper', 'paper_folder',
-           'import_counts', 'variant_name', 'read_rank_final', 'read_published', 'read_rank_means']
+           'import_counts', 'variant_name', 'read_rank_final', 'read_published', 'read_rank_tree']
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #f9c48f42
 import ast
@@ -319,12 +319,12 @@ def variant_name(
 def read_rank_final(
     folder: str | os.PathLike,  # the authors' `rank_final`: one folder a target, in it one a variant
     targets: list[str],  # datasets of the zoo; a folder is matched with "/" written as "_"
-) -> pd.DataFrame:  # columns target, method, model, score, seed
+) -> pd.DataFrame:  # columns target, method, model, score, seed; a row for each full fine-tuning
     "The authors' own predictions at full history; raises `FileNotFoundError` where there are none."
     tables = []
     for target in targets:
         for path in sorted(Path(folder).glob(f"{target.replace('/', '_')}/*/results_1.0_128_0.csv")):
-            table = pd.read_csv(path).groupby("model", as_index=False)["score"].mean()  # of a row a record
+            table = pd.read_csv(path)
             tables.append(table.assign(target=target, method=variant_name(path.parent.name), seed=0))
     if not tables:
         expected = f"<target>/<variant>/results_1.0_128_0.csv for some of {', '.join(targets)}"
@@ -343,15 +343,18 @@ def read_published(folder: str | os.PathLike) -> pd.DataFrame:  # target, method
     return pd.concat(tables, ignore_index=True)[["target", "method", "metric", "value"]]
 
 # %% ../../nbs/04_zoo/04_paper.ipynb #b4492444
-def read_rank_means(
+def read_rank_tree(
     folder: str | os.PathLike,  # the authors' `rank_final`, or the folder that holds it
     targets: list[str],  # datasets of the zoo
-) -> tuple[pd.DataFrame, Path]:  # columns target, method, model, seed, score; where they were found
-    "One prediction a model; raises `FileNotFoundError` where there are none."
+    protocol: str = "clean",  # "clean": one prediction a model, a mean; "published": one a run
+) -> tuple[pd.DataFrame, Path]:  # columns target, method, model, score, seed; where they were found
+    "Predictions as a protocol wants them; raises `FileNotFoundError` where there are none."
     for tree in (Path(folder), Path(folder) / "rank_final"):
         if any(tree.glob("*/*/results_1.0_128_0.csv")):
-            keys = ["target", "method", "model", "seed"]
-            rows = read_rank_final(tree, targets).groupby(keys, as_index=False, sort=False)
-            return rows["score"].mean(), tree
+            rows = read_rank_final(tree, targets)
+            if protocol != "published":
+                keys = ["target", "method", "model", "seed"]
+                rows = rows.groupby(keys, as_index=False, sort=False)["score"].mean()
+            return rows, tree
     expected = "predictions.csv nor <target>/<variant>/results_1.0_128_0.csv"
     raise FileNotFoundError(f"{folder}: holds neither {expected}")
