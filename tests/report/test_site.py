@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from transfergraph.cli import main
-from transfergraph.report.site import build_site, describe_pictures, learn_map
+from transfergraph.report.site import build_site, describe_images, learn_map
 from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -300,6 +300,6 @@ def test_every_picture_of_a_notebook_gets_words():
     cell = nbformat.v4.new_code_cell("show(figure_map(a, b, 't'))")
     cell.outputs = [nbformat.v4.new_output("display_data", data={"image/png": "AAAA"})]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("## What it learnt"), cell])
-    assert describe_pictures(notebook) == 1
+    assert describe_images(notebook) == 1
     alt = cell.outputs[0]["metadata"]["image/png"]["alt"]
     assert alt.startswith("What it learnt: Models and datasets on a map")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from transfergraph.scores import logme as evidence
-from transfergraph.scores.base import Features
+from transfergraph.scores.base import Features, Labels
 from transfergraph.scores.logme import log_evidence, logme
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -87,7 +87,7 @@ def test_regression_and_multi_label_columns_are_scored_one_by_one(case):
 def test_two_classes_are_two_columns_that_need_not_be_equal():
     x, labels = features_of("n > d"), np.arange(60) % 2
     first, second = log_evidence(x, labels)
-    assert first == pytest.approx(log_evidence(x, (labels == 0).astype(float))[0])
+    assert first == pytest.approx(log_evidence(x, Labels(1.0 * (labels == 0), kind="regression"))[0])
     assert logme(x, labels) == pytest.approx((first + second) / 2)
 
 

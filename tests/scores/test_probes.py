@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from transfergraph.scores import logme as probes
-from transfergraph.scores.base import Features, Labels, UndefinedScoreError
+from transfergraph.scores.base import Features, Labels
 from transfergraph.scores.logme import PROBES, deal, logistic, pactran_gaussian, softmax_regression
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -281,11 +281,3 @@ def test_options_of_the_probe_do_what_they_say():
     ]:
         with pytest.raises(ValueError, match=message):
             logistic(x, y, **options)
-
-
-@pytest.mark.parametrize("score", PROBES.values())
-def test_only_classes_are_taken(score):
-    x = np.eye(6)
-    for labels in (np.eye(6), np.linspace(0, 1.5, 6)):
-        with pytest.raises(UndefinedScoreError, match="this score is defined for integer classes"):
-            score(x, labels)

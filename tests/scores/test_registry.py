@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from transfergraph.scores import base as decomposition
-from transfergraph.scores.base import Features, Labels
+from transfergraph.scores.base import Features, Labels, UndefinedScoreError
 from transfergraph.scores.logme import EVIDENCE
 from transfergraph.scores.registry import QUICK, TRANSFERABILITY_SCORES, inputs_of, score, score_all
 from transfergraph.scores.separation import SEPARATION
@@ -27,6 +27,7 @@ BY_INPUT = {
     for kind in (("features", "labels"), ("features", "reference"), ("probabilities", "labels"))
 }
 FROM_FEATURES = BY_INPUT["features", "labels"]
+ANY_LABELS = ["LogME", "H-score", "H-score-shrinkage", "PARC", "k-NN"]  # others are defined for classes only
 
 
 def given(random_state=0, n=N):
@@ -147,7 +148,7 @@ def test_bad_labels_and_lengths_are_refused(metric):
             score(metric, *inputs(metric, labels=np.zeros(N, int)))
 
 
-@pytest.mark.parametrize("metric", ["LogME", "H-score", "H-score-shrinkage", "PARC", "k-NN"])
+@pytest.mark.parametrize("metric", ANY_LABELS)
 def test_scores_with_a_definition_for_it_take_several_labels_and_real_numbers(metric):
     values = given()
     table = np.random.default_rng(3).integers(0, 2, (N, 4))
@@ -155,6 +156,13 @@ def test_scores_with_a_definition_for_it_take_several_labels_and_real_numbers(me
     truth = values["features"] @ np.arange(D)
     noise = np.random.default_rng(4).normal(size=N)
     assert score(metric, values["features"], truth) > score(metric, values["features"], noise)
+
+
+@pytest.mark.parametrize("labels", [np.eye(N, 4, dtype=int), np.arange(N) / 7], ids=["several", "real"])
+@pytest.mark.parametrize("metric", sorted({*FROM_FEATURES, "LEEP", "NCE"} - {*ANY_LABELS}))
+def test_other_scores_take_classes_only(metric, labels):
+    with pytest.raises(UndefinedScoreError, match="this score is defined for integer classes"):
+        score(metric, *inputs(metric, labels=labels))
 
 
 def test_score_all_gives_what_each_score_gives():

@@ -84,12 +84,8 @@ def study_target(
     truth = accuracy_matrix(zoo)[target].dropna()
     graph = TransferGraph(random_state, n_jobs=1, method="ensemble").fit(hide_target(zoo, target))
     ensemble = graph.rankers[zoo.datasets.set_index("dataset").at[target, "modality"]]
-    records, column, rows, intervals = (
-        ensemble.table.with_dataset(target),
-        len(ensemble.table.datasets),
-        [],
-        None,
-    )
+    records, column = ensemble.table.with_dataset(target), len(ensemble.table.datasets)
+    rows, intervals = [], None
     learnt = ensemble.learners.predict(records, column)
     for name, variant in VARIANTS.items():
         chosen, seen = apply_variant(variant, ensemble, records)
@@ -117,10 +113,8 @@ def cold_models(
     fold: int,  # which part of the models
     folds: int = 5,
     random_state: int = 0,
-) -> (
-    pd.DataFrame
-):  # columns model, score, accuracy, target, fold; the models of that part with a record on the target
-    "Predictions for models none of whose records was seen."
+) -> pd.DataFrame:  # columns model, score, accuracy, target, fold
+    "Predictions for models none of whose records was seen: those of a part with a record on the target."
     models = np.array(sorted(zoo.records["model"].unique()))
     part = np.array_split(np.random.default_rng(random_state).permutation(models), folds)[fold]
     hidden = hide_target(zoo, target)

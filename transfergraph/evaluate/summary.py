@@ -259,7 +259,7 @@ def variance_shares(
 def swaps(
     records: pd.DataFrame,  # model, dataset, accuracy; several seeds
     wanted: float = 2.0,  # standard errors of a difference that count as more than noise
-) -> pd.DataFrame:  # first, second, better_on, worse_on, gain, loss; the clearest first
+) -> pd.DataFrame:  # first, second, better_on, worse_on, gain, loss, errors; the clearest first
     "Pairs of models whose order on one dataset is reversed on another by more than noise."
     by = records.groupby(["dataset", "model"], sort=False)["accuracy"]
     means, n = by.mean().unstack(0), by.size().min()

@@ -15,6 +15,8 @@ import numba
 import numpy as np
 import pandas as pd
 
+from ..run.tasks import thread_limit
+
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
@@ -298,14 +300,10 @@ class GraphSAGE:
 
         if ("model", "finetuned_on", "dataset") not in graph.edge_types:
             raise ValueError("the graph has no 'finetuned_on' edges; link prediction learns from them")
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # small matrices: more threads only wait for each other
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.random_state)
-                return name_rows(graph, self._train(graph).numpy())
-        finally:
-            torch.set_num_threads(threads)
+        # small matrices: more threads only wait for each other
+        with thread_limit(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            return name_rows(graph, self._train(graph).numpy())
 
     def _train(self, graph):
         import torch

@@ -24,13 +24,14 @@ from transfergraph.predict.gaussian_process import (
     fit_process,
     leave_out_effects,
 )
-from .learners import LABELS, Forest, Inductive, fit_forest
+from .learners import Forest, Inductive, fit_forest
 from transfergraph.predict.records import (
+    LABELS,
     RecordTable,
     accuracy_table,
     conformal_quantile,
     mean_known,
-    medians,
+    quantile_known,
     remember_last,
     spread_known,
     to_accuracy,
@@ -166,7 +167,7 @@ def guess_levels(table: RecordTable, known: list[int], dataset: int) -> dict[str
     room, lowest = 1 - table.majority_accuracy[known], table.majority_accuracy[dataset]
     classes = 10 ** table.sizes[:, 1] - 1
     explained = table.scores["H-score"] / np.where(classes > 0, classes, np.nan)
-    typical, apart = medians(explained), spread_known(explained, 0)
+    typical, apart = quantile_known(explained), spread_known(explained, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         rise = (mean - table.majority_accuracy[known]) / room / typical[known]
         width = spread / room / apart[known]

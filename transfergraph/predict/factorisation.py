@@ -33,6 +33,7 @@ from transfergraph.predict.records import (
     spread_known,
     to_accuracy,
 )
+from ..run.tasks import thread_limit
 from ..zoo.matrices import DatasetDescription
 from ..zoo.tables import Zoo
 
@@ -344,10 +345,8 @@ class BayesianMatrixFactorization:
 
     def learn(self, table: RecordTable) -> "BayesianMatrixFactorization":
         "Learn from a table; the same for any number of threads."
-        from threadpoolctl import threadpool_limits
-
         how = {"size": self.size, "rounds": self.rounds, "random_state": self.random_state}
-        with threadpool_limits(1):  # more would add up in another order
+        with thread_limit(with_torch=False):  # more would add up in another order
             self.errors = left_out_errors(table, self.coverage, **how) if self.intervals else np.zeros(0)
             self.learnt = factorise(table, **how)
         return self

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.linalg import cho_solve, eigh, lapack
 
 from transfergraph.predict.records import (
+    LABELS,
     RecordTable,
     dataset_sizes,
     mean_known,
@@ -144,7 +145,7 @@ def fit_process(
     table: RecordTable,
     known: list[int],  # columns whose records may be read
     kernel: Kernel = KERNELS["near"],
-    labels: tuple[str, ...] = ("z", "rank", "share"),
+    labels: tuple[str, ...] = LABELS,
 ) -> Process:
     "Condition on all known pairs; cubic in their number."
     models, datasets = covariances(table, kernel)

@@ -206,8 +206,8 @@ def check_method(name: str) -> None:  # such as "TG:XGB,N2V,all"
         raise ValueError(f"no method is called {name!r}; expected one such as {' or '.join(near)}")
 
 
-def learner_of(name: str) -> str | None:  # a method's graph learner; None where it learns no graph
-    "Which graph learner a method needs; methods that need the same one are run together."
+def learner_of(name: str) -> str | None:  # key of `GRAPH_EMBEDDERS` or `RANKERS`; None: nothing to share
+    "Which graph learner, or ranker, a method needs; methods that need the same one are run together."
     check_method(name)
     if name in RANKER_SCORES:
         return name.removeprefix("TG:")

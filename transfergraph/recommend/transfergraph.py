@@ -190,12 +190,14 @@ class TransferGraph:
     def rank(
         self,
         dataset: "str | DatasetDescription",  # one of the zoo without records, or a new one
-        top: int | None = None,  # how many to give; None: all
+        top: int | None = None,  # how many to give, 1 or more; None: all
         *,
         max_params: float | None = None,  # leave out models with more parameters, or of unknown size
         family: str | None = None,  # leave out all others
     ) -> pd.DataFrame:  # best first: model, accuracy, low, high, n_params, family, why
         "Models by expected accuracy."
+        if top is not None and top < 1:
+            raise ValueError(f"top is {top}; expected 1 or more")
         ranker = self.rankers[self._modality(dataset)]
         table, cards = ranker.predict(dataset), ranker.table.cards
         table["n_params"], table["family"] = cards["n_params"].to_numpy(), cards["family"].to_numpy()
@@ -208,7 +210,7 @@ class TransferGraph:
         if table.empty:
             raise ValueError("no model is left; expected a larger --max-params or another family")
         table = table.sort_values("accuracy", ascending=False, kind="stable").reset_index()
-        table = table.head(top if top is not None else len(table))
+        table = table.head(len(table) if top is None else top)
         rows = pd.Index(ranker.table.models).get_indexer(table["model"])
         table["why"] = tell_standings(ranker.table, ranker.similarity(dataset), rows)
         return table
@@ -296,7 +298,7 @@ def save_fit(graph: TransferGraph, folder: str | os.PathLike) -> None:
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #916684f9a58a4a2aa5f864670399430d
 def load_fit(folder: str | os.PathLike) -> TransferGraph:
-    "A saved fit; raises `ValueError` where the folder holds none, or one of another version."
+    "A saved fit; raises `FileNotFoundError` where there is none, `ValueError` for a damaged or older one."
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -235,7 +235,7 @@ def figure_ranking(
     figure = new_figure(7.2, 1.0 + 0.24 * len(ranking))
     ax = figure.subplots()
     for at, row in enumerate(ranking.to_dict("records")):
-        color = palette.get(row.get("family") or "other", "#0072b2")
+        color = palette.get(row.get("family") or "other", BLUE)
         _dot(ax, row["accuracy"], row["low"], row["high"], at, color, lw=2.2, alpha=0.5)
         _in_figures(ax, row["accuracy"], at, "#404040")
     _name_rows(ax, ranking["model"], range(len(ranking)), 0.7)

@@ -309,11 +309,7 @@ def shown(value: Any, digits: int = 3) -> str:
         return f"{value / unit:.3g} {short}".strip()
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 2 else f"{value:.{digits}f}"
 
-
-COLOURS = "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #949494 #56b4e9".split()  # seaborn's "colorblind"
-_SHAPES = "circle diamond triangle-up cross x triangle-down pentagon hexagram star".split()
-
-
+# %% ../../nbs/11_report/02_page_figures.ipynb #9d3ffe56
 def histories(
     zoo: Zoo,
     places: pd.DataFrame,  # from `learn_map`
@@ -349,6 +345,10 @@ def histories(
         columns = [other, "accuracy", "place"]
         made.append({"name": name, "facts": ", ".join(about), "columns": columns, "rows": texts})
     return made
+
+# %% ../../nbs/11_report/02_page_figures.ipynb #61577b0d
+COLOURS = "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #949494 #56b4e9".split()  # seaborn's "colorblind"
+_SHAPES = "circle diamond triangle-up cross x triangle-down pentagon hexagram star".split()
 
 
 def map_figure(places: pd.DataFrame, models: pd.DataFrame) -> "Figure":  # plotly

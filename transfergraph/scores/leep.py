@@ -8,6 +8,7 @@ __all__ = ['ROUNDING', 'SAMPLES', 'TOLERANCE', 'ASSIGNMENTS', 'as_probabilities'
 
 # %% ../../nbs/03_scores/05_leep.ipynb #4da3a121
 import warnings
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -206,6 +207,19 @@ def _prior(labels: Labels, concentration: float) -> np.ndarray:  # (c, 1)
     return concentration * labels.sums[:, None] / labels.n
 
 
+def _largest(groups: list[np.ndarray], prior: np.ndarray, of: Callable) -> float:
+    "Largest bound per sample; `of` gives what it is for some a (c, z) without the divergences, and log e."
+    counts, gain, before = np.stack([group.sum(axis=0) for group in groups]), 0.0, -np.inf  # q = theta
+    for _ in range(_STEPS):
+        value, log_weights = of(prior + counts)
+        bound = float(value + gain) / sum(map(len, groups))
+        if bound - before < TOLERANCE:
+            break
+        before = bound
+        counts, gain = _assign(groups, log_weights)
+    return max(bound, before)
+
+
 def dirichlet_bound(
     probabilities: ArrayLike,  # (n, z), predictions of source labels or of clusters
     labels: LabelsLike,  # (n,) integers
@@ -214,20 +228,15 @@ def dirichlet_bound(
 ) -> float:  # in nats per sample, at most 0
     "Lower bound of the log evidence per sample, conditional probabilities having a Dirichlet prior."
     groups, labels = _by_class(probabilities, labels)
-    prior, before = _prior(labels, concentration), -np.inf
+    prior = _prior(labels, concentration)
 
     def log_beta(a: np.ndarray) -> np.ndarray:
         return gammaln(a).sum(axis=0) - gammaln(a.sum(axis=0))
 
-    counts, gain = np.stack([group.sum(axis=0) for group in groups]), 0.0  # q = theta
-    for _ in range(_STEPS):
-        a = prior + counts
-        bound = float((log_beta(a) - log_beta(prior)).sum() + gain) / labels.n
-        if bound - before < TOLERANCE:
-            break
-        before = bound
-        counts, gain = _assign(groups, digamma(a) - digamma(a.sum(axis=0)))
-    return max(bound, before)
+    def of(a: np.ndarray) -> tuple[float, np.ndarray]:
+        return (log_beta(a) - log_beta(prior)).sum(), digamma(a) - digamma(a.sum(axis=0))
+
+    return _largest(groups, prior, of)
 
 # %% ../../nbs/03_scores/05_leep.ipynb #a7c02851
 def gamma_bound(
@@ -238,18 +247,15 @@ def gamma_bound(
 ) -> float:  # in nats per sample, at most 0
     "Lower bound of the log evidence per sample, unnormalised weights having Gamma priors of rate 1."
     groups, labels = _by_class(probabilities, labels)
-    prior, before = _prior(labels, concentration), -np.inf
-    table = np.concatenate(groups)
-    squares = table**2
+    prior, table = _prior(labels, concentration), np.concatenate(groups)
+    squares, u = table**2, np.full(table.shape[1], float(prior.sum()))  # u: its expectation under the prior
 
     def terms(u: np.ndarray, mass: np.ndarray) -> tuple[float, np.ndarray]:
         scale = table @ u  # (n,) l
         return float((mass * np.log(u / mass) + mass - u).sum() - np.log(scale).sum()), scale
 
-    counts, gain = np.stack([group.sum(axis=0) for group in groups]), 0.0
-    u = np.full(table.shape[1], float(prior.sum()))  # its expectation under the prior
-    for _ in range(_STEPS):
-        a = prior + counts
+    def of(a: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal u
         mass = a.sum(axis=0)
         value, scale = terms(u, mass)
         share = u * ((1 / scale) @ table)
@@ -261,12 +267,9 @@ def gamma_bound(
         else:
             u = mass / (1 + share / u)
             value, _ = terms(u, mass)
-        bound = float((gammaln(a) - gammaln(prior)).sum() + value + gain) / labels.n
-        if bound - before < TOLERANCE:
-            break
-        before = bound
-        counts, gain = _assign(groups, digamma(a) - np.log(mass / u))
-    return max(bound, before)
+        return (gammaln(a) - gammaln(prior)).sum() + value, digamma(a) - np.log(mass / u)
+
+    return _largest(groups, prior, of)
 
 # %% ../../nbs/03_scores/05_leep.ipynb #5486711e
 def pactran_dirichlet(

@@ -12,7 +12,7 @@ from functools import wraps
 import numpy as np
 
 from .base import Features, FeaturesLike, UndefinedScoreError, as_features, check_option
-from .pairwise import SampleRows, average_ranks, condensed, correlation
+from .pairwise import SampleRows, condensed, correlation
 
 
 def as_pair(features: FeaturesLike, reference: FeaturesLike) -> tuple[Features, Features]:
@@ -39,11 +39,13 @@ def rsa(
     - **Between models.** Comparable for one reference and the same samples, whatever the widths.
     - **Cost.** n^2 (d + d') / 2 for the products and n^2 log n for the ranks; memory of about 2 n^2 numbers.
     """
+    from scipy.stats import rankdata
+
     first, second = as_pair(features, reference)
 
     def ranks(features: Features) -> np.ndarray:
         products = SampleRows(features, centre=True, unit=True).products()
-        return average_ranks(condensed(features.n, ((r, c, 1 - block) for r, c, block in products)))
+        return rankdata(condensed(features.n, ((r, c, 1 - block) for r, c, block in products)))
 
     return correlation(ranks(first), ranks(second))
 

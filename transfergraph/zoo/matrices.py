@@ -21,7 +21,7 @@ from .tables import Zoo
 # %% ../../nbs/04_zoo/02_matrices.ipynb #8edb47106e1a46a883d545849b8ab81b
 def accuracy_pairs(
     zoo: Zoo,
-    method: str = "full",  # which kind of fine-tuning; one of `METHODS`
+    method: str = "full",  # which kind of fine-tuning; one of `RECORD_METHODS`
     quality: Iterable[str] | None = ("ok",),  # keep records of these qualities; None keeps all
 ) -> pd.DataFrame:  # model, dataset, accuracy in [0, 1]; sorted by model, then dataset
     "Mean fine-tuned accuracy of each pair that has records."
@@ -58,7 +58,6 @@ def distance_matrix(zoo: Zoo, method: str = "domain_similarity") -> pd.DataFrame
     rows = zoo.embeddings[zoo.embeddings["method"] == method]
     if rows.empty:
         return pd.DataFrame(dtype=float)
-
     vectors = np.stack([np.asarray(v, float) for v in rows["vector"]])
     names = rows["dataset"].tolist()
     return pd.DataFrame(squareform(pdist(vectors)), names, names)
