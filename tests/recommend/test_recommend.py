@@ -314,7 +314,7 @@ def test_a_new_data_set_joins_the_zoo():
 
 
 @pytest.mark.slow
-def test_scores_of_a_new_data_set_change_the_ranking(zoos):
+def test_scores_of_a_new_dataset_change_the_ranking(zoos):
     zoo = hide_target(zoos["image"], "pets")
     graph = TransferGraph().fit(zoo)
     best = graph.rank(DatasetDescription("mine", "image", 3680, 37))["model"]
@@ -331,6 +331,7 @@ def test_questions_that_cannot_be_answered(text):
         (lambda: graph.rank("tweet_eval/hate"), "has records that the fit has learnt from"),
         (lambda: graph.rank("glue/cola", family="vit"), "no model is of family 'vit'"),
         (lambda: graph.rank("glue/cola", max_params=1), "no model is left"),
+        (lambda: graph.rank("glue/cola", top=-1), "top is -1; expected 1 or more"),
         (lambda: graph.explain("nobody", "glue/cola"), "'nobody' is not in the zoo"),
         (lambda: graph.select("glue/cola", 0, lambda m: 0.5), "expected 1 or more"),
         (lambda: graph.rank(DatasetDescription("mine", "image", 9, 3)), "modality 'image'"),

@@ -43,8 +43,8 @@ def classical_scaling(
 def finetuned_on(
     zoo: Zoo,
     threshold: float = 0.5,  # on the normalised accuracy
-    method: str = "full",
-    quality: tuple[str, ...] | None = ("ok",),
+    method: str = "full",  # which kind of fine-tuning counts
+    quality: tuple[str, ...] | None = ("ok",),  # which records count; None for all
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # edges and negative pairs: model, dataset, weight
     "Fine-tuning records as edges (above the threshold) and negative pairs (at or below it)."
     pairs = accuracy_pairs(zoo, method, quality)

@@ -35,8 +35,8 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:  # (n,
     return np.where(total > 0, np.where(known, values, 0) @ weights / np.maximum(total, 1e-12), np.nan)
 
 
-def related_mean(weights: np.ndarray, values: np.ndarray, strength: float = 0.5) -> np.ndarray:  # (n,)
-    "Mean over the others that are related, drawn to the mean of all, which counts for `strength` models."
+def related_mean(weights: np.ndarray, values: np.ndarray, strength: float = 0.5) -> np.ndarray:
+    "Mean of values (n,) by weights (n, n), drawn to the mean of all, which counts for `strength` models."
     known = ~np.isnan(values)
     total = weights @ known
     return (weights @ np.where(known, values, 0) + strength * mean_known(values)) / (total + strength)

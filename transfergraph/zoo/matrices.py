@@ -189,7 +189,7 @@ def distances_to(
         raise ValueError(f"the vector of {wrong[0]!r} {lacks}")
     return pd.Series(np.maximum(found, 0.0), list(vectors))
 
-
+# %% ../../nbs/04_zoo/02_matrices.ipynb #2cd47208
 def embeddings(vectors: Mapping[str, np.ndarray], method: str = "domain_similarity") -> pd.DataFrame:
     "The zoo's `embeddings` (dataset, method, vector) from a vector of each dataset."
     rows = [(name, method, np.asarray(vector, float).tolist()) for name, vector in vectors.items()]
@@ -197,7 +197,7 @@ def embeddings(vectors: Mapping[str, np.ndarray], method: str = "domain_similari
 
 
 def with_probe(table: pd.DataFrame, probe: Mapping) -> pd.DataFrame:  # probe: arguments of `load_backbone`
-    "Note which probe made the embeddings, so that a new dataset can be seen with the same eyes."
+    "Note which probe made the embeddings."
     return table.assign(probe=json.dumps(dict(probe), sort_keys=True))
 
 
