@@ -83,6 +83,7 @@ def main(
         terminal.any_name()
         # torch_geometric still calls it; a user can do nothing about that
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        warnings.formatwarning = lambda message, *_, **__: f"transfergraph: {message}\n"
     words = terminal.one_word_each(sys.argv[1:] if argv is None else argv)
     return terminal.run_program(app, "transfergraph", words)
 
@@ -121,9 +122,11 @@ def import_records_command(
 
     mapping, out = {}, Path(zoo)
     for pair in rename or ():
-        ours, equals, theirs = pair.partition("=")
+        ours, equals, theirs = map(str.strip, pair.partition("="))
         if not equals or not ours:
             raise ValueError(f"--map {pair}: expected OURS=THEIRS, as in accuracy=top1")
+        if ours in mapping:
+            raise ValueError(f"--map {pair}: {ours} is mapped twice; expected each column once")
         mapping[ours] = theirs or None
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; expected the folder of a zoo, or a new one")
