@@ -328,6 +328,16 @@ def _settings(text):
     return Settings(**given)
 
 
+def _saved(checkpoint, folder):
+    "Where a model of the log lies, also after its folder has moved."
+    if not isinstance(checkpoint, str) or Path(checkpoint).exists():
+        return checkpoint
+    moved = folder / Path(checkpoint).name
+    if not moved.exists():
+        _say(f"{checkpoint} is no longer there: the log's accuracy is all that is left of it")
+    return str(moved) if moved.exists() else checkpoint
+
+
 @app.command("select")
 def select_command(
     zoo: FitFolder,
@@ -345,7 +355,7 @@ def select_command(
     as_json: Form = None,
 ) -> None:
     "Fine-tune the most promising model, learn from the result, go on with the next."
-    from transfergraph.recommend.candidates import finetuner, open_model
+    from transfergraph.recommend.candidates import finetuner, open_model, weights_fingerprint
 
     how, columns = _settings(settings), {"text_column": text_column, "label_column": label_column}
     graph, dataset, new = _described(zoo, data, None, probe, quiet, **columns)
@@ -360,7 +370,9 @@ def select_command(
 
     with folder_lock(out):
         of = {"settings": checksum(json.dumps(asdict(how), sort_keys=True).encode())[:16]}
+        of["weights"] = lambda name: weights_fingerprint(name, listed)
         selection = graph.select(new, budget, told, log=Path(out) / "log.jsonl", models=names, of=of)
+    selection.log["checkpoint"] = [_saved(path, Path(out) / "models") for path in selection.log["checkpoint"]]
     if not terminal.print_table(selection.log, as_json):
         terminal.print_rows(terminal.selection_rows(selection.log), right=(0, 2))
         best = selection.best

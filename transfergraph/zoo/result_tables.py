@@ -108,7 +108,7 @@ def read_table_file(
         raise ZooError(f"{path}: cannot be read as a table (not UTF-8; expected UTF-8)") from error
     except Exception as error:  # a parser has many ways to fail; the user needs the file's name
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hint = "; the first line is expected to name the columns" if "field" in reason else ""
+        hint = "; the first line is expected to name the columns" if re.search("field|column", reason) else ""
         raise ZooError(f"{path}: cannot be read as a table ({reason}{hint})") from error
     table.columns = [str(clean_cell(name)) for name in table.columns]
     table = table.loc[:, table.columns != ""].astype(object)  # the others are row numbers of a program
@@ -156,8 +156,10 @@ _LIKELY = {
     "model": "model checkpoint arch backbone net name",
 }
 _LIKELY |= {"accuracy": "test.?acc acc top.?1 score"}  # the likeliest first
-ERROR_NAMES = r"err(or)?s?(?![a-z])|loss|perplexity|misclass|fehler|deviation"
-ERROR_NAMES = re.compile(ERROR_NAMES + r"|(?<![a-z])([wc]er|r?m[as]e|std(err|dev)?)(?![a-z])", re.IGNORECASE)
+ERROR_NAMES = r"err(?:or)?s?(?![a-z])|loss|perplexity|misclass|fehler|deviation"
+ERROR_NAMES = re.compile(
+    ERROR_NAMES + r"|(?<![a-z])(?:[wc]er|r?m[as]e|std(?:err|dev)?)(?![a-z])", re.IGNORECASE
+)
 _DOUBT = re.compile(r"train|f1|precision|recall|auc|top.?5|token|(?<![a-z])(min|max)(?![a-z])", re.IGNORECASE)
 
 
@@ -268,7 +270,7 @@ def _advice(table, missing):
             left.remove(found)
             likely[column] = found
     said = [f"--map {column}={shlex.quote(likely.get(column, 'THEIRS'))}" for column in missing]
-    wide = "accuracy" not in likely and len(missing) > 1 and len(left) > 1
+    wide = "accuracy" not in likely and len(missing) > 1
     shape = "; a column for each dataset or model is refused: expected model, dataset, accuracy in each row"
     return f"say {' '.join(said)}" + (shape if wide and "accuracy" in missing else "")
 

@@ -40,6 +40,7 @@ _SPLIT_WORDS = {*chain(*SPLITS.values()), "eval", "evaluation", "holdout"}
 _PARTS = ("metric", "metricname", "measure", "class", "classid", "classname")  # of the result of one run
 _STEPS = ("epoch", "step", "globalstep", "iteration", "iter")
 _SETTINGS = ("seed", "epochs", "batch_size", "learning_rate")
+_SWEPT = ("lr", "wd", "weightdecay", "dropout", "bs", "batchsize", "learningrate", "optimizer")
 _BROKEN = {"crashed", "failed", "killed", "running", "unfinished"}
 
 
@@ -120,12 +121,17 @@ def read_results(
     return table.reset_index(drop=True)
 
 
+def _text(value):
+    "A name, one that is a number too: 18.0 is a model called 18."
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value) or None
+
+
 def _texts(values, path):
-    "Names, those that are numbers too."
-    numbers = values.map(lambda v: isinstance(v, float) and v.is_integer())
-    values = values.where(~numbers, values[numbers].map(int))  # 18.0 is a model called 18
-    odd = values.map(lambda v: not (isinstance(v, str | int | float) or v is None) or isinstance(v, bool))
-    texts = values.map(lambda v: None if not np.iterable(v) and pd.isna(v) else str(v) or None)
+    filled = values.notna()
+    odd = filled & values.map(lambda v: not isinstance(v, str | int | float) or isinstance(v, bool))
+    texts = values[filled].map(_text).astype(object).reindex(values.index)
+    texts = texts.where(texts.notna(), None)
     odd |= texts.map(lambda v: v is not None and not v.isprintable())
     expected = "one line of text"
     if words := _WORDS.get(column := values.name):
@@ -210,16 +216,18 @@ def _tell_doubts(results, records, zoo, origin):
             more = f", and {len(alike) - 1} more such pairs" if len(alike) > 1 else ""
             told = f"{first} are taken as two {kind}s{more}; expected one name where they are one"
             tell(f"{origin}: {told}")
-    if "seed" in records and records["seed"].notna().any():
-        return
-    known = {*TABLES["records"], *ABOUT_MODEL, *ABOUT_DATASET}
+    seeded = "seed" in records and records["seed"].notna().any()
     groups = records.groupby(["model", "dataset"])
-    for column in [c for c in records if c not in known]:
+    for column in records:
+        swept = column in _SETTINGS[1:] or plain_name(column) in _SWEPT
+        if (column in OURS and not swept) or (seeded and not swept):
+            continue
         words = pd.to_numeric(records[column].replace("", None), errors="coerce").isna()
-        if words.any() and (differ := groups[column].nunique() > 1).any():
+        if (swept or words.any()) and (differ := groups[column].nunique() > 1).any():
             told = f"{int(differ.sum())} times runs of one model and dataset differ in {column!r}"
-            hint = f"they are averaged; --map model={column} if it tells models apart"
-            tell(f"{origin}: {told}: {hint}")
+            hint = f"--map model={column} if it tells models apart"
+            hint = "keep the rows of one setting" if swept else hint
+            tell(f"{origin}: {told}: they are averaged; {hint}")
             return
 
 
