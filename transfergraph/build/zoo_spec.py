@@ -245,7 +245,7 @@ def read_model_list(path: str | os.PathLike | None) -> dict[str, dict]:  # name 
         raise FileNotFoundError(f"{path}: no such file or folder; {expected}")
     try:
         found = json.loads(listed.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
-        found = {name: dict(entry) | {"spec": str(entry["spec"])} for name, entry in found.items()}
+        found = {name: {**entry, "spec": str(entry["spec"])} for name, entry in found.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         reason = f" ({e})" if isinstance(e, ValueError) else ""
         expected = '{"name": {"spec": "folder or id"}}'
