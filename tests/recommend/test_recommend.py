@@ -25,7 +25,7 @@ from transfergraph.predict.ensemble import (
 from transfergraph.predict.gaussian_process import KERNELS, covariances, fit_process
 from transfergraph.predict.learners import OWN, Inductive, describe, fit_forest
 from transfergraph.predict.records import RecordTable, to_accuracy
-from transfergraph.recommend.candidates import weights_fingerprint
+from transfergraph.recommend.candidates import find_checkpoint, weights_fingerprint
 from transfergraph.recommend.transfergraph import (
     TransferGraph,
     condition,
@@ -503,3 +503,12 @@ def test_fits_are_kept_and_made_anew(tmp_path):
     small(seed=1).save(tmp_path / "zoo")
     open_fit(tmp_path / "zoo", tmp_path / "cache", said.append)
     assert len(said) == 3 and len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_fine_tuned_model_is_found_after_its_folder_has_moved(tmp_path):
+    (tmp_path / "models" / "net").mkdir(parents=True)
+    there = str(tmp_path / "models" / "net")
+    assert find_checkpoint("old/models/net", tmp_path / "models") == there == find_checkpoint(there, "x")
+    with pytest.warns(UserWarning, match=r"old/models/other is no longer there: the accuracy in the log"):
+        assert find_checkpoint("old/models/other", tmp_path / "models") == "old/models/other"
+    assert find_checkpoint(None, tmp_path) is None

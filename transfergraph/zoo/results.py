@@ -22,9 +22,9 @@ from transfergraph.zoo.result_tables import (
     ABOUT_DATASET,
     ABOUT_MODEL,
     ERROR_NAMES,
+    NAME_COLUMNS,
     NUMBER_COLUMNS,
     OURS,
-    TEXT_COLUMNS,
     as_parameters,
     as_shares,
     name_columns,
@@ -103,7 +103,7 @@ def read_results(
             table[column] = read_numbers(table[column], str(path))
     except ValueError as error:  # of a file, not yet of a zoo
         raise ZooError(str(error)) from error
-    for column in [c for c in TEXT_COLUMNS if c in table]:
+    for column in [c for c in NAME_COLUMNS if c in table]:
         table[column] = _texts(table[column], path)
     if "model" not in table:
         table["model"] = table["architecture"] + "/" + table["pretrained_on"]
