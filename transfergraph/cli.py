@@ -356,9 +356,7 @@ def select_command(
         of = {"settings": checksum(json.dumps(asdict(how), sort_keys=True).encode())[:16]}
         of["weights"] = lambda name: weights_fingerprint(name, listed)
         selection = graph.select(new, budget, told, log=Path(out) / "log.jsonl", models=names, of=of)
-    selection.log["checkpoint"] = [
-        find_checkpoint(p, Path(out) / "models") for p in selection.log["checkpoint"]
-    ]
+    selection.log["checkpoint"] = [find_checkpoint(p, out) for p in selection.log["checkpoint"]]
     if not terminal.print_table(selection.log, as_json):
         terminal.print_rows(terminal.selection_rows(selection.log), right=(0, 2))
         best = selection.best

@@ -508,7 +508,7 @@ def test_fits_are_kept_and_made_anew(tmp_path):
 def test_a_fine_tuned_model_is_found_after_its_folder_has_moved(tmp_path):
     (tmp_path / "models" / "net").mkdir(parents=True)
     there = str(tmp_path / "models" / "net")
-    assert find_checkpoint("old/models/net", tmp_path / "models") == there == find_checkpoint(there, "x")
+    assert find_checkpoint("old/models/net", tmp_path) == there == find_checkpoint(there, "x")
     with pytest.warns(UserWarning, match=r"old/models/other is no longer there: the accuracy in the log"):
-        assert find_checkpoint("old/models/other", tmp_path / "models") == "old/models/other"
+        assert find_checkpoint("old/models/other", tmp_path) == "old/models/other"
     assert find_checkpoint(None, tmp_path) is None

@@ -137,12 +137,12 @@ def finetuner(
 
 def find_checkpoint(
     checkpoint: str | None,  # of a row of the log
-    folder: str | os.PathLike,  # where fine-tuned models are saved
+    out: str | os.PathLike,  # folder of the log; models are saved in its folder models
 ) -> str | None:
     "Where a model of the log lies, also after its folder has moved; a warning says that it is gone."
     if not isinstance(checkpoint, str) or Path(checkpoint).exists():
         return checkpoint
-    moved = Path(folder) / Path(checkpoint).name
+    moved = Path(out) / "models" / Path(checkpoint).name
     if not moved.exists():
         told = "is no longer there: the accuracy in the log is what is left of it"
         warnings.warn(f"{checkpoint} {told}", stacklevel=2)
