@@ -83,6 +83,7 @@ def main(
         terminal.any_name()
         # torch_geometric still calls it; a user can do nothing about that
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        warnings.formatwarning = lambda message, *_, **__: f"transfergraph: {message}\n"
     words = terminal.one_word_each(sys.argv[1:] if argv is None else argv)
     return terminal.run_program(app, "transfergraph", words)
 
@@ -116,18 +117,14 @@ def import_records_command(
     "Add results of your own to a zoo, or make a zoo of them."
     import pandas as pd
 
+    from transfergraph.zoo.result_tables import read_mapping
     from transfergraph.zoo.results import join_results, read_results
     from transfergraph.zoo.tables import Zoo
 
-    mapping, out = {}, Path(zoo)
-    for pair in rename or ():
-        ours, equals, theirs = pair.partition("=")
-        if not equals or not ours:
-            raise ValueError(f"--map {pair}: expected OURS=THEIRS, as in accuracy=top1")
-        mapping[ours] = theirs or None
+    out = Path(zoo)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; expected the folder of a zoo, or a new one")
-    results = read_results(file, mapping, percent, millions)
+    results = read_results(file, read_mapping(rename or ()), percent, millions)
     with folder_lock(out):
         joined = join_results(results, Zoo.load(out) if any(out.iterdir()) else None, modality, str(file))
         joined.zoo.save(out)
@@ -342,7 +339,7 @@ def select_command(
     as_json: Form = None,
 ) -> None:
     "Fine-tune the most promising model, learn from the result, go on with the next."
-    from transfergraph.recommend.candidates import finetuner, open_model
+    from transfergraph.recommend.candidates import find_checkpoint, finetuner, open_model, weights_fingerprint
 
     how, columns = _settings(settings), {"text_column": text_column, "label_column": label_column}
     graph, dataset, new = _described(zoo, data, None, probe, quiet, **columns)
@@ -357,7 +354,9 @@ def select_command(
 
     with folder_lock(out):
         of = {"settings": checksum(json.dumps(asdict(how), sort_keys=True).encode())[:16]}
+        of["weights"] = lambda name: weights_fingerprint(name, listed)
         selection = graph.select(new, budget, told, log=Path(out) / "log.jsonl", models=names, of=of)
+    selection.log["checkpoint"] = [find_checkpoint(p, out) for p in selection.log["checkpoint"]]
     if not terminal.print_table(selection.log, as_json):
         terminal.print_rows(terminal.selection_rows(selection.log), right=(0, 2))
         best = selection.best
@@ -371,7 +370,6 @@ def import_paper_command(
     as_json: Form = None,
 ) -> None:
     "Make the zoos paper-image and paper-text from the records that the paper's authors published."
-
     from transfergraph.zoo.paper import import_counts, import_paper, paper_folder
 
     if Path(out).exists() and not Path(out).is_dir():

@@ -309,6 +309,7 @@ def test_what_cards_call_an_accuracy(metric):
         (None, {"type": "accuracy", "name": "Top 5 Accuracy"}),
         (None, {"type": "top-5 accuracy"}),
         (None, {"type": "accuracy", "name": "Training accuracy"}),
+        (None, {"type": "accuracy", "name": "Accuracy std"}),
         (None, {"type": "balanced_accuracy"}),
         (None, {"type": "word_accuracy"}),
         ("token-classification", {"type": "accuracy"}),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -248,3 +249,43 @@ def test_a_list_whose_paths_start_from_the_working_folder_is_still_read(tmp_path
     (tmp_path / "models" / "models.json").write_text('{"a-b": {"spec": "models/net"}}')
     monkeypatch.chdir(tmp_path)
     assert read_model_list("models") == {"a-b": {"spec": "models/net"}} and read_model_list(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": {"spec": "x"}, "a": {"spec": "y"}}', "'a' is there twice"),
+        ('{"a": {"spec": "x", "spec": "y"}}', "'spec' is there twice"),
+        ('{"a": {"spec": "x", "colour": 1}}', "models.json: a: .*colour"),
+        ('{"a": {"spec": "x", "layers": "two"}}', "models.json: a: .*layers"),
+        ('{"a": "x"}', "no list of models; expected"),
+        ('{"a": {"spec": "x"}', "no list of models .*; expected"),
+    ],
+)
+def test_a_list_that_would_be_misread_is_refused(tmp_path, content, message):
+    (tmp_path / "models.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_model_list(tmp_path)
+
+
+def test_lists_with_marks_of_editors_and_options_of_specs_are_read(tmp_path):
+    entry = {"spec": "maker/net", "licence": "mit", "finetune": {"epochs": 1}, "random_state": 0}
+    (tmp_path / "models.json").write_text(json.dumps({"a": entry}), encoding="utf-8-sig")
+    assert read_model_list(tmp_path) == {"a": {"spec": "maker/net", "random_state": 0}}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds no model; expected models.json, or folders of models"):
+        read_model_list(tmp_path / "empty")
+
+
+def test_a_folder_that_is_called_as_a_model_of_the_hub_is_told(tmp_path):
+    (tmp_path / "maker" / "net").mkdir(parents=True)
+    listed = tmp_path / "models.json"
+    listed.write_text('{"a": {"spec": "maker/net"}}')
+    with pytest.warns(
+        UserWarning, match="'maker/net' is taken for the folder .*/maker/net; ./maker/net says"
+    ):
+        found = read_model_list(listed)
+    listed.write_text('{"a": {"spec": "./maker/net"}}')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_model_list(listed) == found == {"a": {"spec": f"{tmp_path}/maker/net"}}

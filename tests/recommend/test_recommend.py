@@ -25,7 +25,14 @@ from transfergraph.predict.ensemble import (
 from transfergraph.predict.gaussian_process import KERNELS, covariances, fit_process
 from transfergraph.predict.learners import OWN, Inductive, describe, fit_forest
 from transfergraph.predict.records import RecordTable, to_accuracy
-from transfergraph.recommend.transfergraph import TransferGraph, condition, expected_improvement, open_fit
+from transfergraph.recommend.candidates import find_checkpoint, weights_fingerprint
+from transfergraph.recommend.transfergraph import (
+    TransferGraph,
+    condition,
+    expected_improvement,
+    open_fit,
+    search,
+)
 from transfergraph.zoo.matrices import DatasetDescription, extend, hide_target
 from transfergraph.zoo.paper import import_paper
 from transfergraph.zoo.tables import Zoo
@@ -382,6 +389,64 @@ def test_select_goes_on_and_survives_failures(text, zoos, tmp_path):
         _ = failing.best
 
 
+def log_of(path, *rows):
+    path.write_text("".join(json.dumps({"dataset": "mine", **row}) + "\n" for row in rows))
+    return path
+
+
+EXPECTED = pd.Series([0.6, 0.5, 0.4], ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"model": "a", "accuracy": 55}], "line 1 is of accuracy 55; expected a number between 0 and 1"),
+        ([{"model": "a", "accuracy": "0.5"}], "line 1 is of accuracy '0.5'; expected a number between"),
+        ([{"model": "a", "accuracy": True}], "line 1 is of accuracy True"),
+        ([{"model": "a", "accuracy": 0.5}] * 2, "line 2 is a second run of 'a'; expected one line a model"),
+        ([{"model": "z", "accuracy": 0.5}], "line 1 is a run of 'z', which is not among the models"),
+        ([{"model": "a"}], "line 1 is no run of this zoo on 'mine'"),
+        ([{"model": "a", "accuracy": 0.5, "of": {"zoo": "1"}}], "line 1 is a run of other weights"),
+    ],
+)
+def test_a_log_that_was_edited_is_refused(tmp_path, rows, message):
+    log = log_of(tmp_path / "log.jsonl", *rows)
+    of = {"zoo": "1", "weights": str.upper} if "of" in rows[0] else None
+    with pytest.raises(ValueError, match=message):
+        search(EXPECTED, 0.01 * np.eye(3), "mine", 2, lambda model: 0.5, log, of=of)
+
+
+def test_a_log_knows_the_weights_of_each_run(tmp_path):
+    log, weights = tmp_path / "log.jsonl", {"a": "1", "b": "2", "c": "3"}
+    more = {"of": {"zoo": "z", "weights": weights.__getitem__}}
+    search(EXPECTED, 0.01 * np.eye(3), "mine", 1, lambda model: 0.5, log, **more)
+    weights["b"] = "of a model that was not run"
+    assert len(search(EXPECTED, 0.01 * np.eye(3), "mine", 2, lambda model: 0.4, log, **more).log) == 2
+    weights["a"] = "others"
+    with pytest.raises(ValueError, match=r"line 1 is a run of other weights .fingerprint 1, now others"):
+        search(EXPECTED, 0.01 * np.eye(3), "mine", 2, lambda model: 0.5, log, **more)
+
+
+def test_a_log_without_what_is_not_needed_or_the_end_of_its_last_line_goes_on(tmp_path):
+    log = log_of(tmp_path / "log.jsonl", {"model": "b", "accuracy": 0.45})
+    log.write_text(log.read_text().rstrip("\n"))  # as an editor may leave it
+    found = search(EXPECTED, 0.01 * np.eye(3), "mine", 2, lambda model: 0.5, log).log
+    assert found["model"].tolist() == ["b", "a"] and found["error"].isna().all()
+    assert [json.loads(line)["accuracy"] for line in log.read_text().splitlines()] == [0.45, 0.5]
+
+
+def test_weights_are_those_of_the_files_wherever_they_lie(tmp_path):
+    for name, content in (("one", b"1"), ("two", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+    prints = {n: weights_fingerprint("a", {"a": {"spec": str(tmp_path / n)}}) for n in ("one", "two")}
+    (tmp_path / "one").rename(tmp_path / "moved")
+    moved = weights_fingerprint("a", {"a": {"spec": str(tmp_path / "moved")}})
+    assert prints["one"] == moved != prints["two"]
+    pinned = weights_fingerprint("a", {"a": {"spec": "maker/net", "revision": "1"}})
+    assert pinned != weights_fingerprint("a", {"a": {"spec": "maker/net", "revision": "2"}})
+
+
 # -- saved fits
 
 
@@ -439,3 +504,12 @@ def test_fits_are_kept_and_made_anew(tmp_path):
     small(seed=1).save(tmp_path / "zoo")
     open_fit(tmp_path / "zoo", tmp_path / "cache", said.append)
     assert len(said) == 3 and len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_fine_tuned_model_is_found_after_its_folder_has_moved(tmp_path):
+    (tmp_path / "models" / "net").mkdir(parents=True)
+    there = str(tmp_path / "models" / "net")
+    assert find_checkpoint("old/models/net", tmp_path) == there == find_checkpoint(there, "x")
+    with pytest.warns(UserWarning, match=r"old/models/other is no longer there: the accuracy in the log"):
+        assert find_checkpoint("old/models/other", tmp_path) == "old/models/other"
+    assert find_checkpoint(None, tmp_path) is None

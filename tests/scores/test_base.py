@@ -187,3 +187,25 @@ def test_a_column_whose_sum_overflows_is_named():
     values[:, 1] = [1.7e308, 1.6e308, 1.7e308, 1.7e308]
     with pytest.raises(ValueError, match="features: column 1 adds up to infinity; scale it"):
         Features(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "found"),
+    [
+        ([0, 1, 2], "regression", "regression"),
+        ([True, False], "regression", "regression"),
+        ([[0, 1], [1, 0]], "regression", "regression"),
+        ([[0, 1], [1, 0]], None, "multilabel"),
+        ([0.0, 2.0], "classes", "classes"),
+    ],
+)
+def test_a_kind_that_is_said_is_the_kind(values, kind, found):
+    assert Labels(np.array(values), kind=kind).kind == found
+
+
+@pytest.mark.parametrize("values", [[0.5, 1.0], [[0, 1], [1, 0]], [[0.5], [1.0]], [1e20, 2e20]])
+def test_what_is_no_class_is_refused_as_classes(values):
+    with pytest.raises(ValueError, match=r"are no classes; expected \(n,\) whole numbers"):
+        Labels(np.array(values), kind="classes")
+    with pytest.raises(ValueError, match="kind is 'class'; expected 'classes', 'regression' or None"):
+        Labels(np.array(values), kind="class")

@@ -402,3 +402,253 @@ def test_json_lines_are_the_same_table(tmp_path):
 def test_other_kinds_of_files_are_refused_by_name(tmp_path, name):
     with pytest.raises(ZooError, match=r"not a kind of table that is known; expected .csv, .tsv"):
         read_results(write(tmp_path, PLAIN, name))
+
+
+def rows_of(content, tmp_path, mapping=None, name="results.csv", **options):
+    "Results of a table of three columns, what was said of it, and the zoo that they make."
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        results = read_results(write(tmp_path, content, name), mapping, **options)
+        zoo = join_results(results, modality="image").zoo
+    return results, " | ".join(str(line.message) for line in told), zoo
+
+
+PLAIN_HEAD = "model,dataset,accuracy"
+
+
+@pytest.mark.parametrize(
+    "cell", ["net\u00a0s", "net\u202fs", "\ufeffnet s", "ne\u200bt s", "net s\u2060", "n\u00adet s\u00a0"]
+)
+def test_what_is_not_seen_makes_no_other_name_or_number(tmp_path, cell):
+    content = f"model\u200b,dataset,accuracy\u00a0\n{cell},x,\u00a00.25\u200b\nnet s,x,0.5\n"
+    results, said, zoo = rows_of(content, tmp_path)
+    assert zoo.models["model"].tolist() == ["net s"] and said == ""
+    assert results["accuracy"].tolist() == [0.25, 0.5]
+
+
+def test_quotation_marks_after_a_blank_are_no_part_of_a_name(tmp_path):
+    results, said, _ = rows_of('"model", "dataset", accuracy\n"a", "x", 0.5\n', tmp_path)
+    assert results.to_dict("list") == {"model": ["a"], "dataset": ["x"], "accuracy": [0.5]} and said == ""
+
+
+@pytest.mark.parametrize("cell", ["84.2 ± 0.3", "84.2%", "**84.2**", "84.2*", "84-86", "—", "N/A", "8_4"])
+def test_a_cell_that_is_more_than_a_number_is_refused(tmp_path, cell):
+    with pytest.raises(ZooError, match=r"row 2, column 'accuracy': .*without unit or spread"):
+        read_results(write(tmp_path, f"{PLAIN_HEAD}\na,x,80\nb,x,{cell}\n"), percent=True)
+
+
+@pytest.mark.parametrize("cell", ["23.4M", "23 M", "23,400,000", "23 400 000", "23'400'000"])
+def test_parameters_with_a_unit_are_refused(tmp_path, cell):
+    with pytest.raises(ZooError, match="row 1, column 'n_params'"):
+        read_results(write(tmp_path, f'{PLAIN_HEAD},n_params\na,x,0.5,"{cell}"\n'))
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ('{"model": "a", "dataset": "x", "accuracy": true}', "'True'"),
+        ('{"model": ["a"], "dataset": "x", "accuracy": 0.5}', "column 'model'"),
+        ('{"model": "a", "dataset": "x", "accuracy": {"top1": 0.5}}', "column 'accuracy'"),
+    ],
+)
+def test_what_is_neither_a_name_nor_a_number_is_refused(tmp_path, content, rows):
+    with pytest.raises(ZooError, match=f"row 1, .*{rows}|row 1, {rows}"):
+        read_results(write(tmp_path, content, "r.jsonl"))
+
+
+def test_lines_of_json_may_have_other_keys_and_lists(tmp_path):
+    lines = [
+        {"accuracy": 0.5},
+        {"accuracy": 0.5, "seed": 3, "curve": [0.1, 0.5]},
+        {"accuracy": 0.7, "seed": 4},
+    ]
+    content = "\n".join(json.dumps({"model": "a", "dataset": "x"} | line) for line in lines)
+    results, _, zoo = rows_of(content, tmp_path, name="r.jsonl")
+    assert results["seed"].fillna(-1).tolist() == [-1, 3, 4] and len(zoo.records) == 3
+
+
+def test_parquet_of_any_types_is_the_same_table(tmp_path):
+    frame = pd.DataFrame({"dataset": ["x", "y"], "accuracy": [0.5, 0.6], "all": [[1], [2, 3]]})
+    frame["dataset"] = frame["dataset"].astype("category")
+    frame.set_axis(pd.Index([18.0, 34.0], name="model")).to_parquet(tmp_path / "r.parquet")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        zoo = join_results(read_results(tmp_path / "r.parquet"), modality="image").zoo
+    assert zoo.models["model"].tolist() == ["18", "34"] and zoo.targets == ["x", "y"]
+    frame.assign(model=pd.to_datetime(["2024-03-01", "2024-03-02"])).to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(ZooError, match=r"row 1, column 'model': '2024-03-01.*expected one line of text"):
+        read_results(tmp_path / "d.parquet")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model,dataset,accuracy\n" + "a,x,0.5\n" * 2000 + "\u00e9,x,0.5\n", "not UTF-8; expected UTF-8"),
+        (PLAIN.encode("utf-16-le"), "UTF-16; expected UTF-8"),
+        (b"\x1f\x8b\x08\x00", "compressed; expected it unpacked"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "a workbook of an older Excel"),
+        ("| model | dataset |\n|---|---|\n", "it is Markdown"),
+        ("<table><tr><td>model</td></tr></table>", "it is HTML"),
+        ("Results of May\nmodel,dataset,accuracy\na,x,1\n", "the first line is expected to name the columns"),
+        ("Results,,\nmodel,dataset,accuracy\na,x,1\n", "the first line is expected to name the columns"),
+        ("model dataset accuracy\na x 1\n", "one column only; expected commas, semicolons or tabs"),
+        (PLAIN_HEAD + "\na,x,0.5\n" + PLAIN_HEAD + "\nb,x,0.4\n", "row 2, column 'accuracy': 'accuracy'"),
+        (
+            "model,pets,cars\na,0.5,0.6\n",
+            "a column for each dataset or model is refused: expected model, data",
+        ),
+        ("dataset,resnet,vit\npets,0.5,0.6\n", "a column for each dataset or model is refused"),
+        (PLAIN_HEAD + ",Accuracy\na,x,0.5,0.6\n", "columns 'accuracy' and 'Accuracy' may both be accuracy"),
+        (
+            "model,dataset,target,accuracy\na,x,y,0.5\n",
+            "'dataset' and 'target' may both be dataset; say --map",
+        ),
+        (
+            PLAIN_HEAD + ",method\na,x,0.5,ours\n",
+            "'ours'; expected full, .* --map method= leaves the column out",
+        ),
+        (PLAIN_HEAD + ",modality\na,x,0.5,vision\n", "'vision'; expected image or text; --map modality="),
+        (
+            PLAIN_HEAD + ",n_params\na,x,0.5,0\n",
+            "row 1, column 'n_params': 0; expected a number of parameters",
+        ),
+        (
+            PLAIN_HEAD + ",split\na,x,0.9,train\na,x,0.5,test\n",
+            "row 1, column 'split': 'train'; expected .* test",
+        ),
+        (PLAIN_HEAD + ",seed,phase\na,x,0.9,0,val\na,x,0.5,0,test\n", "column 'phase' has several values"),
+        (
+            PLAIN_HEAD + ",metric\na,x,0.9,acc\na,x,0.5,f1\n",
+            "column 'metric' has several values for one model",
+        ),
+        (PLAIN_HEAD + ",metric\na,x,0.9,loss\nb,x,0.5,loss\n", "'loss' is an error by its name"),
+        (
+            PLAIN_HEAD + ",class_id\na,x,0.9,0\na,x,0.5,1\n",
+            "column 'class_id' has several values for one model",
+        ),
+        (
+            PLAIN_HEAD + ",epoch\na,x,0.3,1\na,x,0.6,2\n",
+            "'epoch' has several values for one run; .*epochs=epoch",
+        ),
+        (
+            PLAIN_HEAD + ",_step,Run ID\na,x,0.3,10,q\na,x,0.6,20,q\n",
+            "'_step' has several values for one run",
+        ),
+    ],
+)
+def test_tables_that_would_be_misread_are_refused(tmp_path, content, message):
+    encoding = "cp1252" if "\u00e9" in str(content) else "utf-8"
+    with pytest.raises(ZooError, match=message):
+        read_results(write(tmp_path, content, encoding=encoding))
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "mapping", "message"),
+    [
+        (
+            "Model,DATA_SET,Accuracy",
+            "a,x,0.5",
+            {"dataset": "DATA_SET"},
+            "column 'Model' is taken for model, ",
+        ),
+        (PLAIN_HEAD + ",N Params", "a,x,0.5,5000", {}, "column 'N Params' is taken for n_params"),
+        (PLAIN_HEAD + ",fold", "a,x,0.5,3", {}, "column 'fold' is taken for seed; --map seed="),
+        ("model,dataset,train_acc", "a,x,0.5", {"accuracy": "train_acc"}, "is called 'train'"),
+        ("model,dataset,eval_f1", "a,x,0.5", {"accuracy": "eval_f1"}, "is called 'f1'"),
+        ("model,dataset,acc__MAX", "a,x,0.5", {"accuracy": "acc__MAX"}, "is called 'MAX'"),
+        ("model,dataset,token_acc", "a,x,0.5", {"accuracy": "token_acc"}, "is called 'token'"),
+        (
+            "model,dataset,acc (%)",
+            "a,x,0.5",
+            {"accuracy": "acc (%)"},
+            "is read as shares: 0.9 is 90 per cent",
+        ),
+        (
+            PLAIN_HEAD,
+            "Average,x,0.5",
+            {},
+            "model 'Average' is taken as a model; it may be of several results",
+        ),
+        (PLAIN_HEAD, "a,avg.,0.5", {}, "dataset 'avg.' is taken as a dataset; it may be of several results"),
+        (PLAIN_HEAD, "nan,x,0.5", {}, "it may be an empty cell by its name"),
+        (PLAIN_HEAD, "a,1-Mar,0.5", {}, "it may be a date, as spreadsheets make of names"),
+        (PLAIN_HEAD, "a,x,0.5\na*,x,0.5", {}, "'a' and 'a*' are taken as two models"),
+        (PLAIN_HEAD + ",n_classes", "a,x,0.04,10", {}, "accuracy 0.04 of 'a' on 'x' is far below chance"),
+        (PLAIN_HEAD + ",State", "a,x,0.5,crashed", {}, "1 rows are crashed by column 'State'"),
+        (
+            PLAIN_HEAD + ",lr",
+            "a,x,0.5,1\na,x,0.6,2",
+            {},
+            "differ in 'lr': they are averaged; keep the rows of",
+        ),
+        (PLAIN_HEAD + ",epochs", "a,x,0.3,1\na,x,0.4,2\na,x,0.5,3", {}, "column 'epochs' counts up"),
+    ],
+)
+def test_what_may_be_meant_in_another_way_is_said(tmp_path, head, row, mapping, message):
+    assert message in rows_of(f"{head}\n{row}\n", tmp_path, mapping)[1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN_HEAD + ",epoch,run_name\na,x,0.5,9,q\na,x,0.6,7,r\n",
+        PLAIN_HEAD + ",epochs\na,x,0.5,10\nb,x,0.6,20\n",
+        PLAIN_HEAD + ",split\na,x,0.5,test\nb,x,0.6,test\n",
+        PLAIN_HEAD + ",status,metric\na,x,0.5,finished,acc\n",
+        PLAIN_HEAD + ",accuracy_std\na,x,0.5,0.01\n",
+    ],
+)
+def test_rows_that_are_runs_are_taken(tmp_path, content):
+    results, _, zoo = rows_of(content, tmp_path)
+    assert zoo.records["accuracy"].tolist() == results["accuracy"].tolist()
+
+
+def test_numbered_runs_that_reached_the_same_are_runs_in_every_file(tmp_path):
+    rows = "a,x,0.5,1\na,x,0.5,2\n"
+    first = rows_of(f"{PLAIN_HEAD},run\n{rows}", tmp_path)[2]
+    assert first.records["seed"].tolist() == [1, 2]
+    with pytest.warns(UserWarning, match="'run' is taken for seed"):
+        more = read_results(write(tmp_path, f"{PLAIN_HEAD},run\na,x,0.5,2\na,x,0.5,3\n"))
+    assert join_results(more, first).counts["records"] == 1
+    folds = read_results(write(tmp_path, f"{PLAIN_HEAD},seed,fold\na,x,0.5,0,1\na,x,0.5,0,2\na,x,0.5,0,2\n"))
+    joined = join_results(folds, modality="image")
+    assert joined.counts["records"] == 2 and join_results(folds, joined.zoo).counts["records"] == 0
+
+
+def test_columns_change_places_and_are_each_mapped_once(tmp_path, capsys):
+    path = write(tmp_path, "model,dataset,accuracy,top1\nx,a,0.1,0.5\n")
+    swapped = {"model": "dataset", "dataset": "model", "accuracy": "top1"}
+    with pytest.raises(ZooError, match="'accuracy' is there, and 'top1' is to be it"):
+        read_results(path, swapped)
+    results = read_results(path, swapped | {"accuracy": "accuracy"})
+    assert results[["model", "dataset"]].values.tolist() == [["a", "x"]]
+    with pytest.raises(ZooError, match="--map dataset=model dataset=dataset: expected each column once"):
+        read_results(path, {"dataset": "model", "target": "dataset"})
+    twice = ["--map", "accuracy=accuracy", "--map", "accuracy=top1"]
+    assert main(["import-records", str(path), str(tmp_path / "zoo"), *twice]) == 2
+    assert "--map accuracy=top1: accuracy is mapped twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("head", "advice"),
+    [
+        (
+            "source_dataset,target_dataset,net,acc",
+            "model=net --map dataset=target_dataset --map accuracy=acc",
+        ),
+        (
+            "dataset_name,model_name,Top 1",
+            "model=model_name --map dataset=dataset_name --map accuracy='Top 1'",
+        ),
+        ("Name,params.model,params.data,train_acc,test_acc", "model=params.model --map dataset=params.data "),
+        ("model,dataset,train_acc,eval_acc", "say --map accuracy=eval_acc"),
+    ],
+)
+def test_the_likeliest_columns_are_proposed(tmp_path, head, advice):
+    with pytest.raises(ZooError, match=re.escape(advice)):
+        read_results(write(tmp_path, f"{head}\n{','.join(head.split(','))}\n"))
+
+
+def test_a_comma_in_a_name_is_no_separator(tmp_path):
+    results, _, _ = rows_of("model;dataset;accuracy;seen by, whom, when, why\na;x;0,91;me\n", tmp_path)
+    assert results["accuracy"].tolist() == [0.91]

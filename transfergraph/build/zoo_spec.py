@@ -12,6 +12,8 @@ import dataclasses
 import functools
 import json
 import os
+import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -144,7 +146,7 @@ def load_named(name: str, options: Mapping[str, Any], modality: str | None = Non
     "Load a backbone by options of `load_backbone` and call it by its name in the zoo."
     from transfergraph.models.loading import load_backbone
 
-    options = {key: value for key, value in options.items() if key not in ("finetune", "licence")}
+    options = _loading(options)
     backbone = load_backbone(options.pop("spec"), modality=modality, **options)
     backbone.metadata = {**backbone.metadata, "model": name}
     return backbone
@@ -206,6 +208,25 @@ def assemble(
     return Zoo(models, datasets, records, scores, pairs, vectors).validate()
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #3ed186c9a28b402fb0bc4494df01f08d
+def _once(pairs):
+    "An object of JSON; a name that is there twice would hide a model."
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]!r} is there twice")
+    return dict(pairs)
+
+
+def _located(spec, listed):
+    "A folder beside the list, or the spec as it is."
+    beside = Path(os.path.normpath(listed.parent / spec))
+    if not beside.is_dir():
+        return spec
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", spec):  # as models of the hub are called, too
+        told = f"{spec!r} is taken for the folder {beside.as_posix()}; ./{spec} says so"
+        warnings.warn(f"{listed}: {told}", stacklevel=3)
+    return beside.as_posix()
+
+
 def read_model_list(path: str | os.PathLike | None) -> dict[str, dict]:  # name -> options of `load_backbone`
     """Where models lie: models.json, the folder that holds it, or a folder of models; None: no list.
 
@@ -215,21 +236,33 @@ def read_model_list(path: str | os.PathLike | None) -> dict[str, dict]:  # name 
     path = Path(path)
     listed = path / "models.json" if path.is_dir() else path
     if path.is_dir() and not listed.is_file():
-        return {p.name: {"spec": str(p)} for p in sorted(path.iterdir()) if (p / "config.json").is_file()}
+        folders = [p for p in sorted(path.iterdir()) if (p / "config.json").is_file()]
+        if not folders:
+            raise FileNotFoundError(f"{path}: holds no model; expected models.json, or folders of models")
+        return {p.name: {"spec": str(p)} for p in folders}
     if not listed.is_file():
         expected = "expected models.json, or a folder of models"
         raise FileNotFoundError(f"{path}: no such file or folder; {expected}")
-
-    def located(spec):
-        beside = Path(os.path.normpath(listed.parent / str(spec)))
-        return beside.as_posix() if beside.exists() else spec
-
     try:
-        found = json.loads(listed.read_text(encoding="utf-8"))
-        return {str(n): {**entry, "spec": located(entry["spec"])} for n, entry in found.items()}
+        found = json.loads(listed.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+        found = {name: {**entry, "spec": str(entry["spec"])} for name, entry in found.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as e:
+        reason = f" ({e})" if isinstance(e, ValueError) else ""
         expected = '{"name": {"spec": "folder or id"}}'
-        raise ValueError(f"{listed}: no list of models; expected {expected}") from e
+        raise ValueError(f"{listed}: no list of models{reason}; expected {expected}") from e
+    for name, entry in found.items():
+        said = {key: value for key, value in entry.items() if key not in _LOADING}
+        checked_mapping(_ModelOptions, said, f"{listed}: {name}")
+        found[name] = _loading(entry) | {"spec": _located(entry["spec"], listed)}
+    return found
+
+
+_LOADING = ("random_state", "cache_dir")  # options of `load_backbone` that a spec of a zoo has not
+
+
+def _loading(options):
+    "Those that `load_backbone` has."
+    return {key: value for key, value in options.items() if key not in ("finetune", "licence")}
 
 
 def write_model_list(
@@ -239,7 +272,7 @@ def write_model_list(
     "Write models.json; what lies in the folder is written relative to it."
     home, listed = Path(folder), {}
     for name, options in models.items():
-        kept = {key: value for key, value in options.items() if key not in ("finetune", "licence")}
+        kept = _loading(options)
         path = Path(str(kept["spec"]))
         inside = path.is_dir() and path.resolve().is_relative_to(home.resolve())
         spec = f"./{path.resolve().relative_to(home.resolve()).as_posix()}" if inside else kept["spec"]

@@ -92,7 +92,7 @@ MOST_FRONT = 1_000_000  # characters of a card that are looked at
 
 
 _KIND = r"((test|eval|validation)[ _-]?)?acc(uracy)?(@1)?|(acc(uracy)?[ _-]?)?top[ _-]?1([ _-]?acc(uracy)?)?"
-_OTHER = re.compile(r"err(or)?\b|loss|top[ _-]?5|train(ing)?|balanced|token|word|per.class")
+_OTHER = re.compile(r"err(or)?\b|loss|top[ _-]?5|train(ing)?|balanced|token|word|per.class|std|deviation")
 _TASK = r"(image|text|sequence)-classification|sentiment.*|natural-language-inference"
 
 

@@ -64,25 +64,44 @@ class Selection:
         return good.loc[good["accuracy"].astype(float).idxmax()]
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #cb1e1581032b452c9409d6c6813c49d1
+def _facts(of, model):
+    "What a run of a model is of; what takes a while to find out is a function of the model."
+    return {what: value(model) if callable(value) else value for what, value in (of or {}).items()}
+
+
 def read_log(
     path: str | os.PathLike,
     dataset: str,
     models: pd.Index,
-    of: Mapping[str, str] | None = None,  # what the runs are of: such as data, zoo, settings -> fingerprint
+    of: Mapping[str, "str | Callable[[str], str]"]
+    | None = None,  # what a run (of a model) is of, see `search`
 ) -> list[dict]:
     """Finished runs in a file that may be missing; a last line that was cut off is left out and removed.
 
     Raises `ValueError` naming the line where a run is of other data, another zoo or other settings."""
     rows = read_lines(path, mend=True)
+    empty = {"dataset": None, "model": None, "expected": np.nan, "accuracy": None}
+    empty |= {"checkpoint": None, "error": None}
     for number, row in enumerate(rows, 1):
-        known = row.pop("of", None) or {}
-        if row.get("dataset") != dataset or row.get("model") not in models or "accuracy" not in row:
-            expected = f"no run of this zoo on {dataset!r}; expected another log"
-            raise ValueError(f"{path}: line {number} is {expected}")
-        if differ := [what for what, value in (of or {}).items() if known.get(what) != value]:
-            told = f"a run of other {differ[0]} (fingerprint {known.get(differ[0])}, now {of[differ[0]]})"
-            raise ValueError(f"{path}: line {number} is {told}; expected another folder or log")
-    return rows
+        known, model, accuracy = row.pop("of", None) or {}, row.get("model"), row.get("accuracy")
+        where = f"{path}: line {number} is"
+        if row.get("dataset") != dataset or model is None or "accuracy" not in row:
+            raise ValueError(f"{where} no run of this zoo on {dataset!r}; expected another log")
+        if model not in models:
+            raise ValueError(
+                f"{where} a run of {model!r}, which is not among the models; expected another log"
+            )
+        if model in [other["model"] for other in rows[: number - 1]]:
+            raise ValueError(f"{where} a second run of {model!r}; expected one line a model")
+        number_like = isinstance(accuracy, int | float) and not isinstance(accuracy, bool)
+        if accuracy is not None and not (number_like and 0 <= accuracy <= 1):
+            expected = "expected a number between 0 and 1, or null for a run that failed"
+            raise ValueError(f"{where} of accuracy {accuracy!r}; {expected}")
+        now = _facts(of, model)
+        if differ := [what for what, value in now.items() if known.get(what) != value]:
+            told = f"a run of other {differ[0]} (fingerprint {known.get(differ[0])}, now {now[differ[0]]})"
+            raise ValueError(f"{where} {told}; expected another folder or log")
+    return [empty | row for row in rows]
 
 
 def _attempt(run, model):
@@ -105,7 +124,7 @@ def search(
     run: Callable[[str], "float | tuple[float, str]"],  # model -> accuracy, or accuracy and saved checkpoint
     log: str | os.PathLike | None = None,  # .jsonl: every finished run is appended, a second call goes on
     models: list[str] | None = None,  # choose among these; None: all
-    of: Mapping[str, str] | None = None,  # what the runs are of, see `read_log`
+    of: Mapping[str, "str | Callable[[str], str]"] | None = None,  # such as data, zoo, weights -> fingerprint
 ) -> Selection:
     """Fine-tune the most promising model, condition what is expected of the others, and so on.
 
@@ -122,9 +141,10 @@ def search(
         promise[[at[row["model"]] for row in found]] = -np.inf
         choice = int(np.argmax(promise))
         row = {"dataset": dataset, "model": mean.index[choice], "expected": float(expected[choice])}
+        facts = _facts(of, row["model"]) if log is not None else {}
         found.append(row | _attempt(run, row["model"]))
         if log is not None:
-            append_line(log, found[-1] | {"of": dict(of or {})})
+            append_line(log, found[-1] | {"of": facts})
     return Selection(pd.DataFrame(found))
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #8edb47106e1a46a883d545849b8ab81b
@@ -236,7 +256,7 @@ class TransferGraph:
         run: Callable[[str], "float | tuple[float, str]"],  # model -> accuracy, or accuracy and checkpoint
         log: str | os.PathLike | None = None,  # .jsonl: every finished run is appended, a second call goes on
         models: list[str] | None = None,  # choose among these; None: all
-        of: Mapping[str, str] | None = None,  # what else the runs are of, such as settings -> fingerprint
+        of: Mapping | None = None,  # what else the runs are of, see `search`, such as settings -> fingerprint
     ) -> Selection:
         "Fine-tune as few models as possible; see `search`. The log holds fingerprints of zoo and dataset."
         if budget < 1:

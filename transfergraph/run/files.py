@@ -79,6 +79,13 @@ def append_line(path: str | os.PathLike, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def _is_object(line):
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
 def read_lines(
     path: str | os.PathLike,  # may be missing
     mend: bool = False,  # whether to cut a half-written last line off the file
@@ -88,8 +95,12 @@ def read_lines(
         return []
     content = Path(path).read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    if mend and len(whole) < len(content):
-        os.truncate(path, len(whole))
+    if _is_object(content[len(whole) :]):  # such as an editor leaves it: only the end of the line is missing
+        whole = content + b"\n"
+    if mend and whole != content:
+        os.truncate(path, min(len(whole), len(content)))
+        with open(path, "ab") as file:
+            file.write(whole[len(content) :])
     rows = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:

@@ -40,9 +40,11 @@ class Labels:
         self,
         values: ArrayLike,  # (n,) integers; (n, c) of 0 and 1; (n,) or (n, c) real numbers
         name: str = "labels",  # what to call them in an error
-        kind: Literal["classes", "regression"] | None = None,  # of whole numbers stored as real ones
+        kind: Literal["classes", "regression"] | None = None,  # None: told from the type and shape
     ):
         values = to_numpy(values)
+        if kind not in (None, "classes", "regression"):
+            raise ValueError(f"kind is {kind!r}; expected 'classes', 'regression' or None")
         if values.dtype.kind not in "buif":
             raise ValueError(f"{name} hold {values.dtype}; expected integers (classes) or real numbers")
         if values.ndim not in (1, 2) or 0 in values.shape[1:]:
@@ -51,8 +53,15 @@ class Labels:
             raise ValueError(f"{name} have {len(values)} row(s); expected at least 2")
         self.name, self.n = name, len(values)
         table = values.reshape(self.n, -1)
+        if kind == "regression":
+            values = values.astype(np.float64)
+            table = values.reshape(self.n, -1)
         if values.dtype.kind == "f":
             self._refuse(~np.isfinite(table), table, "finite numbers were expected")
+        whole = values.dtype.kind != "f" or bool(((table % 1 == 0) & (np.abs(table) <= 2**53)).all())
+        if kind == "classes" and (values.ndim > 1 or not whole):
+            raise ValueError(f"{name} are no classes; expected (n,) whole numbers, or another kind")
+        if values.dtype.kind == "f":
             if values.ndim == 1 and kind != "regression" and (values == np.round(values)).all():
                 if kind is None:
                     wanted = "integers for classes, or Labels(..., kind='regression')"
@@ -69,7 +78,7 @@ class Labels:
                 only = f"one class only ({self.classes[0]} in all {self.n} rows)"
                 raise ValueError(f"{name} hold {only}; expected two or more")
             self.n_columns = len(self.classes)
-        elif values.ndim == 2 and (values.dtype.kind in "bui" or zero_one):
+        elif kind is None and values.ndim == 2 and (values.dtype.kind in "bui" or zero_one):
             self.kind = "multilabel"
             self._refuse((table != 0) & (table != 1), table, "multi-label rows hold 0 and 1")
         else:
