@@ -168,6 +168,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                              'transfergraph/data/dataset.py'),
                                             'transfergraph.data.dataset.Embedded._found': ( '02_data/dataset.html#embedded._found',
                                                                                             'transfergraph/data/dataset.py'),
+                                            'transfergraph.data.dataset._chosen': ( '02_data/dataset.html#_chosen',
+                                                                                    'transfergraph/data/dataset.py'),
                                             'transfergraph.data.dataset._divide': ( '02_data/dataset.html#_divide',
                                                                                     'transfergraph/data/dataset.py'),
                                             'transfergraph.data.dataset._shuffled': ( '02_data/dataset.html#_shuffled',

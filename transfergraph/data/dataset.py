@@ -170,7 +170,7 @@ def read_embedded(name: str, splits: Mapping[str, str] | None) -> Source:
         parts[split] = Part(by_name(labels[found].tolist(), names), name_of, items[found].__getitem__)
     return Source("image" if items["train"].ndim == 4 else "text", parts, list(names), licence)
 
-# %% ../../nbs/02_data/10_dataset.ipynb #6daa4d8d
+# %% ../../nbs/02_data/10_dataset.ipynb #8acaa664
 def read_source(
     spec: str | os.PathLike,
     splits: Mapping[str, str] | None,
@@ -212,7 +212,7 @@ def _divide(spec, part: Part, labels: np.ndarray, names, share, random_state, ke
     return set_aside(labels, share, random_state, groups)
 
 
-def _without_copies(spec, parts, rows, labels, items) -> None:
+def _without_copies(spec, parts, rows, labels, items) -> bool:  # False: nothing is left to test on
     "Take out of test what is in train, and out of validation what is in either, in place."
     keys = {split: item_keys(found) for split, found in items.items()}
     if n := contradictions(keys, labels):
@@ -220,42 +220,21 @@ def _without_copies(spec, parts, rows, labels, items) -> None:
     for split, fresh in not_seen_before(keys).items():
         if n := int((~fresh).sum()):
             other = "train" if split == "test" else "train or test"
-            what = f"{n} of {len(fresh)} items of {split} are also in {other}"
-            if n == len(fresh) and split == "test":
-                raise ValueError(f"{spec}: {what}; expected others, or keep_copies=True")
-            say(f"{spec}: {what} and are left out; keep_copies=True keeps them")
-            if n == len(fresh):
-                del labels[split], items[split]
-                continue
+            what = f"{n} of {len(fresh)} items of {split} are also in {other} and are left out"
+            say(f"{spec}: {what}; keep_copies=True keeps them")
+            if not fresh.any() and split == "test":
+                return False
             rows[split], labels[split] = rows[split][fresh], labels[split][fresh]
-            text = items[split].ndim == 1
+            text = items[split].ndim == 1 or not fresh.any()
             items[split] = items[split][fresh] if text else parts[split].fetch(rows[split])
+    for split in [split for split in labels if not len(labels[split])]:
+        del labels[split], items[split]
+    return True
 
 
-def load_dataset(
-    spec: str | os.PathLike,  # path of a folder or file, embedded name, or hub id; `./name` is always a path
-    *,
-    text_column: str | None = None,  # column of the texts, or of the images in a table of images
-    label_column: str | None = None,
-    splits: Mapping[str, str] | None = None,  # our split -> the source's, such as {"test": "dev"}
-    test_share: float = 0.25,  # of each class, set aside where the source has no test split
-    per_class: int | Mapping[str, int] | None = None,  # items to keep of each class: of train, or by split
-    size: int = 64,  # pixels of an image's side; embedded images keep their own
-    random_state: int = 0,  # of the part set aside and of the items kept
-    cache: str | os.PathLike | bool | None = None,  # folder of decoded images; None: the usual; False: none
-    progress: bool = True,  # bars on stderr for what takes over two seconds
-    revision: str | None = None,  # of a dataset on the hub: commit, branch or tag
-    keep_copies: bool = False,  # leave items in test that are also in train
-) -> Dataset:
-    "Load labelled images or texts; raises one error that names the item where something is wrong with them."
-    if size < 1:
-        raise ValueError(f"size: {size} pixels; expected at least 1")
-    decode = functools.partial(decode_images, size=size, cache=cache, progress=progress)
-    name, source = read_source(spec, splits, text_column, label_column, decode, revision)
+def _chosen(spec, name, source: Source, test_share, per_class, random_state, keep_copies) -> Dataset:
+    "The dataset that a source holds: labels, a test part, a few items of each class, without copies."
     parts, found = dict(source.parts), {split: part.labels for split, part in source.parts.items()}
-    for split, values in found.items():
-        if not len(values):
-            raise ValueError(f"{spec}: the {split} split has no items")
     labels, names = encode_labels(found, lambda split, row: parts[split].name_of(row), source.label_names)
     if len(classes := np.unique(labels["train"])) < 2:
         raise ValueError(f"{spec}: only one class, {names[classes[0]]!r}; expected two or more")
@@ -281,9 +260,38 @@ def load_dataset(
             kept = few_rows(labels[split], few, random_state)
             rows[split], labels[split] = rows[split][kept], labels[split][kept]
     items = {split: parts[split].fetch(rows[split]) for split in labels}
-    if strange and not keep_copies:
-        _without_copies(spec, parts, rows, labels, items)
+    if strange and not keep_copies and not _without_copies(spec, parts, rows, labels, items):
+        say(f"{spec}: no test item is left; a part of train is the test")
+        rest = {split: part for split, part in source.parts.items() if split != "test"}
+        source = replace(source, parts=rest)
+        return _chosen(spec, name, source, test_share, per_class, random_state, keep_copies)
     return Dataset(name, source.modality, items, labels, names, source.licence)
+
+
+def load_dataset(
+    spec: str | os.PathLike,  # path of a folder or file, embedded name, or hub id; `./name` is always a path
+    *,
+    text_column: str | None = None,  # column of the texts, or of the images in a table of images
+    label_column: str | None = None,
+    splits: Mapping[str, str] | None = None,  # our split -> the source's, such as {"test": "dev"}
+    test_share: float = 0.25,  # of each class, set aside where the source has no test split
+    per_class: int | Mapping[str, int] | None = None,  # items to keep of each class: of train, or by split
+    size: int = 64,  # pixels of an image's side; embedded images keep their own
+    random_state: int = 0,  # of the part set aside and of the items kept
+    cache: str | os.PathLike | bool | None = None,  # folder of decoded images; None: the usual; False: none
+    progress: bool = True,  # bars on stderr for what takes over two seconds
+    revision: str | None = None,  # of a dataset on the hub: commit, branch or tag
+    keep_copies: bool = False,  # leave items in test that are also in train
+) -> Dataset:
+    "Load labelled images or texts; raises one error that names the item where something is wrong with them."
+    if size < 1:
+        raise ValueError(f"size: {size} pixels; expected at least 1")
+    decode = functools.partial(decode_images, size=size, cache=cache, progress=progress)
+    name, source = read_source(spec, splits, text_column, label_column, decode, revision)
+    for split, part in source.parts.items():
+        if not len(part.labels):
+            raise ValueError(f"{spec}: the {split} split has no items")
+    return _chosen(spec, name, source, test_share, per_class, random_state, keep_copies)
 
 # %% ../../nbs/02_data/10_dataset.ipynb #3ed186c9a28b402fb0bc4494df01f08d
 def contact_sheet(
