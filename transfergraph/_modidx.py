@@ -198,6 +198,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                    'transfergraph/data/folders.py'),
                                             'transfergraph.data.folders._by_split': ( '02_data/folders.html#_by_split',
                                                                                       'transfergraph/data/folders.py'),
+                                            'transfergraph.data.folders._n_hidden': ( '02_data/folders.html#_n_hidden',
+                                                                                      'transfergraph/data/folders.py'),
                                             'transfergraph.data.folders._read_text': ( '02_data/folders.html#_read_text',
                                                                                        'transfergraph/data/folders.py'),
                                             'transfergraph.data.folders._say_left_out': ( '02_data/folders.html#_say_left_out',

@@ -218,7 +218,7 @@ def class_folders(
         classes = {split: inner[name] for split, name in chosen.items()}
     return classes
 
-# %% ../../nbs/02_data/04_folders.ipynb #ba5ae8d4
+# %% ../../nbs/02_data/04_folders.ipynb #afc7bfa8
 def group_copies(contents: Iterable, sizes: Sequence | None = None) -> np.ndarray:  # (n,) integers
     "The same number for the same content; contents are functions that give bytes, called where sizes agree."
     import hashlib
@@ -286,6 +286,11 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path}: {error}") from error
 
 
+def _n_hidden(folder: Path, suffixes: Iterable[str]) -> int:  # those of macOS are no images
+    hidden = (p for p in folder.iterdir() if p.name.startswith(".") and not p.name.startswith("._"))
+    return sum(has_suffix(path, suffixes) for path in hidden)
+
+
 def _say_left_out(where: str, left: Counter, read: Counter) -> None:
     if not left:
         return
@@ -323,6 +328,7 @@ def read_folder(
         for label, several in found.items():
             chosen = [(path, place) for path, place in several if has_suffix(path, suffixes)]
             others = Counter(path.suffix for path, _ in several if not has_suffix(path, suffixes))
+            others += Counter({"hidden": _n_hidden(classes[split][label], suffixes)})
             if not chosen:
                 has = listed(f"{n} {suffix or 'files without suffix'}" for suffix, n in others.most_common(3))
                 kinds = listed(sorted(suffixes)) + ("" if images or texts else ", or .txt files of texts")
