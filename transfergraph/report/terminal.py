@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'aligned', 'print_rows', 'print_table', 'summary_rows', 'summary_note', 'ranking_rows', 'selection_rows',
-           'import_text', 'hub_text', 'error_line', 'one_word_each', 'any_name', 'as_options', 'run_program',
+           'import_text', 'hub_text', 'error_line', 'one_word_each', 'as_options', 'any_name', 'run_program',
            'strip_volatile', 'NotebookError', 'read_notebook', 'run_notebook', 'yaml_value', 'read_parameters']
 
 # %% ../../nbs/11_report/03_terminal.ipynb #8dd0d8092fe74a7c96281538738b07e2
@@ -179,17 +179,7 @@ def one_word_each(words: Iterable[str]) -> list[str]:
             found.append(f"{words.pop()}={words.pop()}")
     return found
 
-# %% ../../nbs/11_report/03_terminal.ipynb #d2a7376e
-def any_name() -> None:
-    "Take and print names in any script, whatever the locale."
-    ascii_only = sys.getfilesystemencoding().lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "646")
-    if ascii_only and os.environ.get("PYTHONUTF8") != "1":  # processes that it starts inherit it
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure") and stream.errors in ("strict", "surrogateescape"):
-            stream.reconfigure(errors="backslashreplace")
-
-
+# %% ../../nbs/11_report/03_terminal.ipynb #59bbdb311c014d738909a11f9e486628
 _AS_OPTIONS = "text_column label_column splits keep_copies"  # what messages name as arguments in Python
 
 
@@ -207,7 +197,9 @@ def as_options(text: str) -> str:
 
 def _say_warning(name: str, usual: Callable) -> Callable:
     "Print what the library warns of as one line, and what others warn of as usual."
-    library = str(Path(__file__).parent.parent)
+    import transfergraph
+
+    library = str(Path(transfergraph.__file__).parent)
 
     def show(message, category, filename, *rest):
         if issubclass(category, UserWarning) and filename.startswith(library):
@@ -217,6 +209,16 @@ def _say_warning(name: str, usual: Callable) -> Callable:
 
     return show
 
+# %% ../../nbs/11_report/03_terminal.ipynb #d2a7376e
+def any_name() -> None:
+    "Take and print names in any script, whatever the locale."
+    ascii_only = sys.getfilesystemencoding().lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "646")
+    if ascii_only and os.environ.get("PYTHONUTF8") != "1":  # processes that it starts inherit it
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+
 
 def run_program(app: "Typer", name: str, words: list[str]) -> int:  # exit code
     "Run a command: results to stdout, one line to stderr where something is wrong."
@@ -225,6 +227,7 @@ def run_program(app: "Typer", name: str, words: list[str]) -> int:  # exit code
     program = typer.main.get_command(app)
     with warnings.catch_warnings():
         warnings.showwarning = _say_warning(name, warnings.showwarning)
+        warnings.filterwarnings("default", category=UserWarning, module="transfergraph")
         return _run(program, name, words)
 
 
