@@ -202,7 +202,8 @@ def test_a_table_beside_images_labels_them(tmp_path):
     table(tmp_path / "sub" / "labels.csv", labelled([f"{i}.png" for i in range(8)]))
     for split in ("train", "test"):
         images(tmp_path / "split" / split, 6)
-        table(tmp_path / "split" / split / "metadata.csv", labelled([f"{i}.png" for i in range(6)]))
+        rows = labelled([f"{i}.png" for i in range(6)])
+        table(tmp_path / "split" / split / "metadata.csv", [["file_name", "breed"], *rows[1:]])
     images(tmp_path / "one" / "train", 6)
     images(tmp_path / "one" / "test", 2)
     names = [f"train/{i}.png" for i in range(6)] + ["test/0.png", "test/1.png"]
@@ -218,6 +219,19 @@ def test_a_table_beside_images_labels_them(tmp_path):
     (tmp_path / "flat" / "3.png").unlink()
     with refused(r"metadata\.csv: row 4: image file '3\.png' is not there"):
         loaded(tmp_path / "flat")
+
+
+def test_folders_are_the_classes_where_a_table_beside_them_has_no_labels(tmp_path):
+    layout(tmp_path, "cat", "dog")
+    names = [f"{label}/{i}.png" for label in ("cat", "dog") for i in range(4)]
+    table(tmp_path / "metadata.csv", [["file_name", "width"], *([name, 9] for name in names)])
+    dataset, (line,) = said(tmp_path)
+    assert dataset.label_names == ["cat", "dog"] and "not read: metadata.csv" in line
+
+
+def test_bytes_beside_texts_are_no_images(tmp_path):
+    frame(0).assign(key=[b"k"] * 8).to_parquet(tmp_path / "a.parquet")
+    assert loaded(tmp_path / "a.parquet").modality == "text"
 
 
 def test_a_table_that_names_no_image_beside_it_is_no_dataset_of_texts(tmp_path):

@@ -57,7 +57,7 @@ def hidden_label(labels: Sequence, of_train: Sequence) -> str | None:  # what st
     unlikely = share < 1 and n > 1 and (share == 0 or (n >= 10 and n * math.log(share) < math.log(0.01)))
     return f"{only!r}" if unlikely or (only == "-1" and not share) else None
 
-# %% ../../nbs/02_data/06_labels.ipynb #dc63cc4a
+# %% ../../nbs/02_data/06_labels.ipynb #a671a75b
 def _several(text: str, known: Counter, parts_of: Callable[[str, str], list[str]]) -> bool:
     "Whether a cell holds several labels: a list, or parts that are labels elsewhere."
     if text[0] in "[({" and text[-1] in "])}":
@@ -99,7 +99,7 @@ def _as_classes(texts: Mapping[str, Sequence[str]], row_of: Callable[[str], str]
         if gaps:
             (gap, *_) = sorted(gaps)
             raise ValueError(f"{row_of(gap)}: label {gap!r} among numbers; expected a number in every row")
-        if broken := [text for text in counts if text in numbers - whole]:
+        if broken := [text for text in counts if text in numbers and text not in whole]:
             what = "expected a word or a whole number; real numbers are a regression, not classes"
             raise ValueError(f"{row_of(broken[0])}: label {broken[0]!r}; {what}")
         names = {text: re.sub(r"\.0*$", "", text).lstrip("+") for text in known}

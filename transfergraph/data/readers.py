@@ -6,7 +6,7 @@
 __all__ = ['READABLE', 'group_files', 'table_files', 'read_tables', 'image_tables', 'read_image_table', 'table_of_dataset',
            'read_arrow', 'read_saved', 'read_path', 'read_hub']
 
-# %% ../../nbs/02_data/08_readers.ipynb #c0f10d46
+# %% ../../nbs/02_data/08_readers.ipynb #d683f7b0
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +26,14 @@ from transfergraph.data.folders import (
     visible,
 )
 from .splits import FILE_OF_IMAGE, Table, read_splits, table_of
-from .tables import TABLE_READERS, image_content, open_table, reason_of, table_suffix
+from transfergraph.data.tables import (
+    LABEL_COLUMNS,
+    TABLE_READERS,
+    image_content,
+    open_table,
+    reason_of,
+    table_suffix,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -121,7 +128,7 @@ def read_tables(
     opened = functools.cache(lambda name: [table_of(path) for path in several[name]])
     return read_splits(list(several), opened, splits, text_column, label_column, decode, where, base)
 
-# %% ../../nbs/02_data/08_readers.ipynb #70bd2ff8
+# %% ../../nbs/02_data/08_readers.ipynb #ad9bbf11
 def _file_column(table: Table, folders: Iterable[Path]) -> tuple[str, Path] | None:
     "The column that names files of images, and the folder where the names begin."
     for column in table.columns:
@@ -166,6 +173,9 @@ def read_image_table(
     if not found and not (tables and alone):
         return None
     opened = {name: [table_of(path) for path in files] for name, files in tables.items()}
+    columns = {column.strip().lower() for several in opened.values() for column in several[0].columns}
+    if label_column is None and not alone and not columns & set(LABEL_COLUMNS):
+        return None  # folders are the classes
     for name, several in opened.items():
         home = [several[0].folder, *folders.values()]
         if at := _file_column(several[0], home):
@@ -235,7 +245,7 @@ def read_saved(folder: Path) -> "datasets.DatasetDict | datasets.Dataset":
     except Exception as error:
         raise ValueError(f"{folder}: cannot be read as a saved dataset: {reason_of(error)}") from error
 
-# %% ../../nbs/02_data/08_readers.ipynb #71feae14
+# %% ../../nbs/02_data/08_readers.ipynb #dd5295a1
 READABLE = (
     "local forms: an image folder (root/class/*.png, also below train and test), texts as root/class/*.txt, "
     "images beside a metadata.csv with file_name and label, a .csv, .tsv, .parquet, .arrow, .json or .jsonl "
@@ -272,6 +282,8 @@ def read_path(
             raise ValueError(f"{path}: {what}; expected {wanted}")
         return read_tables(tables, splits, *columns, str(path), decode)
     if inside or (subfolders(path) and not beside):
+        if others := [file.name for file in visible(path) if file.is_file() and table_suffix(file)]:
+            say(f"{path}: the folders are the classes; not read: {listed(others, 5)}")
         return read_folder(path, splits, decode)
     texts = {file.stem: file for file in visible(path) if file.suffix.lower() == ".txt"}
     if any(map(split_of, texts)):

@@ -27,7 +27,7 @@ from transfergraph.data.folders import (
 from .labels import by_name, hidden_label
 from .tables import choose_columns, open_table, table_suffix
 
-# %% ../../nbs/02_data/07_splits.ipynb #fe0b60fb
+# %% ../../nbs/02_data/07_splits.ipynb #0925b8b8
 @dataclass(frozen=True, eq=False)
 class Table:
     "An opened table."
@@ -88,7 +88,8 @@ def rows_of_split(tables: Sequence[Table], text: str, label: str) -> Rows:
             order = [*(order or []), *(name for name in names if name not in (order or []))]
         elif table is not tables[0] and order is not None:
             raise ValueError(f"{table.where}: labels have no names as those of {tables[0].where} have")
-        items, labels = [*items, *some], [*labels, *found]
+        items += some
+        labels += found
         numbers.append(places)
     ends = list(itertools.accumulate(map(len, numbers)))
 
