@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zoos import zoos
 
 from transfergraph.graph.build import (
     EDGE_TYPES,
@@ -21,6 +20,7 @@ from transfergraph.graph.build import (
 )
 from transfergraph.zoo.matrices import hide_target, min_max, subsample_records, z_score
 from transfergraph.zoo.tables import Zoo
+from zoos import zoos
 
 options = st.fixed_dictionaries(
     {},

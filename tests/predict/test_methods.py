@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zoos import zoos
 
 from transfergraph.evaluate.leave_one_out import evaluate
 from transfergraph.predict.methods import BASELINES, method_names, pair_encoder, predict_target
 from transfergraph.zoo.matrices import hide_target
 from transfergraph.zoo.paper import read_paper
 from transfergraph.zoo.tables import Zoo
+from zoos import zoos
 
 CHEAP = [*BASELINES, "LR{metadata}", "LR{metadata+distance}", "LR{all,LogME}", "RF{all,H-score}"]
 

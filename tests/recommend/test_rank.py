@@ -295,3 +295,40 @@ def test_figure_of_a_ranking_shows_every_model(tmp_path):
     assert points == [0.9, 0.8, 0.7] and len(ax.lines) == 5  # two have intervals
     save_figure(figure, tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+def test_what_was_guessed_is_said_with_the_options_of_the_command(call, home):
+    rng = np.random.default_rng(1)
+    for place in ("first/a", "first/b", "second/a", "second/b"):
+        (home / "folds" / place).mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(0, 256, (32, 32, 3)).astype("uint8")
+            Image.fromarray(pixels).save(home / "folds" / place / f"{i}.png")
+    (home / "folds" / "first" / "a" / "5.heic").write_bytes(b"x")
+    code, _, err = call("rank", "zoo", "--data", "folds", "--quiet")
+    assert code == 2 and "splits, or classes?" in err and "--splits train=first" in err
+    options = ("--splits", "train=first", "--splits", "test=second")
+    code, _, err = call("rank", "zoo", "--data", "folds", "--quiet", *options)
+    lines = [line for line in err.splitlines() if "fitting" not in line]
+    assert code == 0 and lines == [
+        "transfergraph: folds: 1 files are not read (1 .heic), 1 of 9 of class 'a'"
+    ]
+    code, _, err = call("rank", "zoo", "--data", "folds", "--quiet", "--splits", "train")
+    assert code == 2 and "--splits train: expected OURS=THEIRS" in err
+
+
+def test_the_probe_sees_so_many_items_in_all_however_many_classes(tmp_path, home):
+    from transfergraph.models.loading import load_backbone
+    from transfergraph.zoo.matrices import domain_embedding
+
+    rng = np.random.default_rng(2)
+    for c in range(30):
+        (tmp_path / "many" / f"c{c}").mkdir(parents=True)
+        for i in range(2):
+            pixels = rng.integers(0, 256, (32, 32, 3)).astype("uint8")
+            Image.fromarray(pixels).save(tmp_path / "many" / f"c{c}" / f"{i}.png")
+    dataset, new = describe_dataset(Zoo.load(home / "zoo"), tmp_path / "many", items=20, progress=False)
+    seen = dataset.subsample(2, most=20)
+    assert len(seen.labels["train"]) == len(set(seen.labels["train"])) == 20
+    backbone = load_backbone(**PROBE, modality="image")
+    assert np.allclose(new.embedding, domain_embedding(backbone.features(seen.items["train"])))

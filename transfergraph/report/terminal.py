@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'aligned', 'print_rows', 'print_table', 'summary_rows', 'summary_note', 'ranking_rows', 'selection_rows',
-           'import_text', 'hub_text', 'error_line', 'one_word_each', 'any_name', 'run_program', 'strip_volatile',
-           'NotebookError', 'read_notebook', 'run_notebook', 'yaml_value', 'read_parameters']
+           'import_text', 'hub_text', 'error_line', 'one_word_each', 'as_options', 'any_name', 'run_program',
+           'strip_volatile', 'NotebookError', 'read_notebook', 'run_notebook', 'yaml_value', 'read_parameters']
 
 # %% ../../nbs/11_report/03_terminal.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import ast
@@ -14,7 +14,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -178,6 +179,36 @@ def one_word_each(words: Iterable[str]) -> list[str]:
             found.append(f"{words.pop()}={words.pop()}")
     return found
 
+# %% ../../nbs/11_report/03_terminal.ipynb #59bbdb311c014d738909a11f9e486628
+_AS_OPTIONS = "text_column label_column splits keep_copies"  # what messages name as arguments in Python
+
+
+def as_options(text: str) -> str:
+    "A message with options as they are typed: `text_column=NAME` is `--text-column NAME`."
+
+    def typed(match: re.Match) -> str:
+        option, value = f"--{match[1].replace('_', '-')}", match[2]
+        pairs = re.findall(r"'([^']+)': '?([^',}]+)", value)
+        said = " ".join(f"{option} {ours}={theirs}" for ours, theirs in pairs)
+        return said or (option if value == "True" else f"{option} {value}")
+
+    return re.sub(rf"\b({_AS_OPTIONS.replace(' ', '|')})=(\{{[^}}]*\}}|\w+)", typed, text)
+
+
+def _say_warning(name: str, usual: Callable) -> Callable:
+    "Print what the library warns of as one line, and what others warn of as usual."
+    import transfergraph
+
+    library = str(Path(transfergraph.__file__).parent)
+
+    def show(message, category, filename, *rest):
+        if issubclass(category, UserWarning) and filename.startswith(library):
+            print(f"{name}: {as_options(' '.join(str(message).split()))}", file=sys.stderr)
+        else:
+            usual(message, category, filename, *rest)
+
+    return show
+
 # %% ../../nbs/11_report/03_terminal.ipynb #d2a7376e
 def any_name() -> None:
     "Take and print names in any script, whatever the locale."
@@ -194,6 +225,15 @@ def run_program(app: "Typer", name: str, words: list[str]) -> int:  # exit code
     import typer
 
     program = typer.main.get_command(app)
+    with warnings.catch_warnings():
+        warnings.showwarning = _say_warning(name, warnings.showwarning)
+        warnings.filterwarnings("default", category=UserWarning, module="transfergraph")
+        return _run(program, name, words)
+
+
+def _run(program, name, words):
+    import typer
+
     try:
         try:
             if {"--json", "--csv"} <= set(words):
@@ -219,7 +259,7 @@ def run_program(app: "Typer", name: str, words: list[str]) -> int:  # exit code
             import traceback
 
             traceback.print_exc()
-        print(f"{name}: {error_line(e)}", file=sys.stderr)
+        print(f"{name}: {as_options(error_line(e))}", file=sys.stderr)
         return 2 if isinstance(e, (ValueError, OSError, typer.TyperException)) else 1
 
 # %% ../../nbs/11_report/03_terminal.ipynb #8edb47106e1a46a883d545849b8ab81b
