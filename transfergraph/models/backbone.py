@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # %% ../../nbs/05_models/04_backbone.ipynb #0baf74ff
 @functools.cache
 def bodies() -> "tuple[type, type, type]":
-    "The kinds of body, for timm, transformers, sentence-transformers; torch is imported when a model is loaded."
+    "For timm, transformers, sentence-transformers; torch is imported when the first model is loaded."
     import torch
 
     class TimmBody(torch.nn.Module):
@@ -55,9 +55,7 @@ def bodies() -> "tuple[type, type, type]":
             if label_names:
                 config["label_names"] = list(label_names)
             tensors = dict(self.model.state_dict())
-            if (
-                head is not None
-            ):  # some architectures have a convolution of one pixel for a classifier, or two
+            if head is not None:  # some have a convolution of one pixel for a classifier, or two of them
                 whole = copy.deepcopy(self.model)
                 whole.reset_classifier(n)
                 expected, found = whole.state_dict(), dict(head.state_dict())
@@ -72,27 +70,23 @@ def bodies() -> "tuple[type, type, type]":
 
         library = "transformers"
 
-        def __init__(
-            self, model: torch.nn.Module, pooling: str, head_name: str = "head", alone: bool = False
-        ):
+        def __init__(self, model: torch.nn.Module, pooling: str, head_name: str = "head"):
             super().__init__()
             self.model, self.pooling, self.head_name = model, pooling, head_name
-            self.alone = alone  # whether texts go through one by one, as padding would change the result
+            self.alone = False  # whether texts go through one by one, as padding would change the result
+            self.plain = "none"  # pooling without the classifier, where its own head has no place for a bias
 
         def forward(self, batch: "torch.Tensor | dict") -> torch.Tensor:
             if not isinstance(batch, Mapping):
                 return self._image(batch)
             if self.alone and len(batch["attention_mask"]) > 1:
-                rows = [
-                    {k: v[[i]][:, m.bool()] for k, v in batch.items()}
-                    for i, m in enumerate(batch["attention_mask"])
-                ]
+                real = batch["attention_mask"].bool()
+                rows = [{k: v[[i]][:, real[i]] for k, v in batch.items()} for i in range(len(real))]
                 return torch.cat([self(row) for row in rows])
             encoder = self.pooling != "head" and self.model.config.is_encoder_decoder
             model = self.model.get_encoder() if encoder else self.model
-            out = model(
-                **{k: v for k, v in batch.items() if k != "token_type_ids" or k in _arguments(type(model))}
-            )
+            known = {"input_ids", "attention_mask"} | _arguments(type(model))
+            out = model(**{name: value for name, value in batch.items() if name in known})
             if self.pooling == "head":  # its last linear layer is an identity
                 return out.logits
             hidden, mask = out.last_hidden_state, batch["attention_mask"]
@@ -113,9 +107,7 @@ def bodies() -> "tuple[type, type, type]":
             pooled, hidden = getattr(out, "pooler_output", None), out.last_hidden_state
             if pooled is not None:
                 return pooled.flatten(1)
-            return (
-                hidden.mean((2, 3)) if hidden.ndim == 4 else hidden.mean(1)
-            )  # (n, d, h, w) or (n, tokens, d)
+            return hidden.mean((2, 3) if hidden.ndim == 4 else 1)  # (n, d, height, width) or (n, tokens, d)
 
         @property
         def settings(self) -> dict:
@@ -124,6 +116,12 @@ def bodies() -> "tuple[type, type, type]":
 
         def layout(self, head, label_names):
             "config.json and tensors as transformers writes them; a head on pooled features is `head`."
+            if head is not None and head.bias is not None and self.plain != "none":
+                if self.plain is None:
+                    raise ValueError(f"{type(self.model).__name__} has no place for the bias of a new head")
+                base = self.model.base_model
+                config = _transformers_config(base, head, label_names) | {"pooling": self.plain}
+                return config, _joined(base, head, "head")
             config = _transformers_config(self.model, head, label_names) | {"pooling": self.pooling}
             return config, _joined(self.model, head, self.head_name)
 

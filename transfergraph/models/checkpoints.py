@@ -58,8 +58,8 @@ def choose_weights(
         raise ValueError(f"{origin}: holds {' and '.join(found[:2])}; {wanted}: rename the one that is meant")
     if pickles:
         raise ValueError(
-            f"{origin}/{pickles[0]}: a pickle can run code as it is read, and no model.safetensors is beside it; "
-            "allow_pickle=True reads it with torch.load(weights_only=True), which takes tensors only"
+            f"{origin}/{pickles[0]}: a pickle can run code as it is read, and no model.safetensors is beside "
+            "it; allow_pickle=True reads it with torch.load(weights_only=True), which takes tensors only"
         )
     for name in names:
         if reason := next((why for end, why in OTHER_FORMATS.items() if name.endswith(end)), None):
@@ -70,9 +70,7 @@ def choose_weights(
 _NOT_WEIGHTS = re.compile(r"adapter_|optimizer|scheduler|scaler|rng_state|random_states|training_args|\.")
 _SHARD = re.compile(r"-\d+-of-\d+\.")
 _SOURCE = "expected model.safetensors: take the model that this was converted from"
-_OLDER = (
-    "expected model.safetensors: transformers 4 converts it, with from_pretrained(...).save_pretrained(...)"
-)
+_OLDER = "expected model.safetensors: from_pretrained(...).save_pretrained(...) of transformers 4 writes it"
 OTHER_FORMATS = {  # end of a file's name -> why it is not read, and the way out
     ".gguf": f"weights of llama.cpp (GGUF), often quantised; {_SOURCE}",
     ".onnx": f"a graph of ONNX, which can't be fine-tuned; {_SOURCE}",
@@ -95,10 +93,8 @@ def weight_files(folder: str | Path, allow_pickle: bool = False) -> list[Path]:
         warnings.warn(f"{folder}: {chosen} is read, and {chosen}.index.json beside it is not", stacklevel=2)
     if not chosen.endswith(".index.json"):
         if chosen not in ("model.safetensors", "pytorch_model.bin"):
-            said = "rename the file that is meant to model.safetensors to read another one"
-            warnings.warn(
-                f"{folder}: {chosen} is read, as there is no model.safetensors; {said}", stacklevel=2
-            )
+            said = "as there is no model.safetensors; to read another one, give it that name"
+            warnings.warn(f"{folder}: {chosen} is read, {said}", stacklevel=2)
         return [folder / chosen]
     try:
         shards = json.loads((folder / chosen).read_text(encoding="utf-8"))["weight_map"].values()
@@ -109,7 +105,7 @@ def weight_files(folder: str | Path, allow_pickle: bool = False) -> list[Path]:
         raise FileNotFoundError(f"{folder / chosen}: names {absent[0]}, which is not in the folder")
     return [folder / name for name in shards]
 
-# %% ../../nbs/05_models/01_checkpoints.ipynb #9a63283cbaf04dbcab1f6479b197f3a8
+# %% ../../nbs/05_models/01_checkpoints.ipynb #936bf3a4
 def read_header(path: str | Path) -> dict[str, dict]:  # name -> shape and dtype, such as F16
     "Names, shapes and types of the tensors of a safetensors file, checked by the library that wrote it."
     from safetensors import SafetensorError, safe_open
@@ -122,9 +118,8 @@ def read_header(path: str | Path) -> dict[str, dict]:  # name -> shape and dtype
                 found[name] = {"shape": part.get_shape(), "dtype": part.get_dtype()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not readable as weights ({one_line(error)})") from error
-    codes = [
-        n for n, t in found.items() if t["dtype"] in _CODES and n.endswith("weight") and len(t["shape"]) > 1
-    ]
+    matrices = [name for name, t in found.items() if name.endswith("weight") and len(t["shape"]) > 1]
+    codes = [name for name in matrices if found[name]["dtype"] in _CODES]
     if codes := codes or [n for n in found if n.endswith((".qweight", ".absmax", ".SCB"))]:
         raise ValueError(f"{path}: the tensor {codes[0]} is quantised; {UNQUANTISED}")
     return found
@@ -158,12 +153,13 @@ def read_weights(
 
 def lacking(
     origin: str,
-    missing: Iterable[str],  # names of tensors that the model has and the files have not
-    there: Iterable[str],  # names in the files
+    kind: str,  # what the model is
+    missing: Iterable[str],  # names of tensors that it has and the files have not
+    there: Iterable[str] = (),  # names in the files
 ) -> str:  # the message of an error
-    "What is missing, and whether a wrapper such as DataParallel or torch.compile put a prefix before the names."
+    "What is missing, and whether a wrapper such as DataParallel put a prefix before the names."
     missing, there = sorted(missing), set(there)
-    lack = f"{origin}: the weights lack {len(missing)} tensors, first {missing[0]}"
+    lack = f"{origin}: the weights lack {len(missing)} tensors of {kind}, first {missing[0]}"
     for name in there:
         prefix = name.removesuffix(missing[0])
         if prefix != name and all(prefix + other in there for other in missing):
@@ -310,9 +306,9 @@ def find_installed(name: str) -> Path:
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #0d578629
 WANTED = (
-    "README.md *config*.json model*.safetensors* modules.json tokenizer* special_tokens_map.json added_tokens.json "
-    "vocab.* merges.txt spm.model spiece.model sentencepiece*.model [0-9]_*/config.json [0-9]_*/model.safetensors "
-    "chat_template*"
+    "README.md *config*.json model*.safetensors* modules.json tokenizer* special_tokens_map.json "
+    "added_tokens.json vocab.* merges.txt spm.model spiece.model sentencepiece*.model "
+    "[0-9]_*/model.safetensors"
 ).split()
 
 
@@ -332,12 +328,8 @@ def fetch(
     except Exception as error:  # of the network, of the hub, of the id
         known = f"not a checkpoint of an installed package ({', '.join(INSTALLED)}), not a local folder"
         raise ValueError(f"{repo}: {known}, and the hub does not give it ({one_line(error)})") from error
-    found = [
-        *folder.glob("model*.safetensors*"),
-        *folder.glob("adapter_config.json"),
-        *folder.glob("0_*/model*"),
-    ]
-    if not found and not allow_pickle:
+    kinds = ("model*.safetensors*", "adapter_config.json", "0_*/model*.safetensors")
+    if not any(list(folder.glob(kind)) for kind in kinds) and not allow_pickle:
         hint = "allow_pickle=True also reads a pytorch_model.bin"
         raise ValueError(f"{repo}: holds no model.safetensors; {hint}")
     return folder
