@@ -181,13 +181,15 @@ def test_what_could_run_code_or_is_too_large_is_left_out(tmp_path, server):
     names = [f"evil/{path.name}" for path in models.iterdir()]
     reasons = failed(build(tmp_path, "owner/bert", *names, max_bytes=4000))
     assert reasons == {
-        "evil/pickle": "no model.safetensors, only pytorch_model.bin",
-        "evil/empty": "no model.safetensors",
+        "evil/pickle": "evil/pickle/pytorch_model.bin: a pickle can run code as it is read, and no "
+        "model.safetensors is beside it; allow_pickle=True reads it with torch.load(weights_only=True), which "
+        "takes tensors only",
+        "evil/empty": "expected the weights, model.safetensors",
         "evil/remote": "needs code from its repository (auto_map), which is never run",
         "evil/path": "holds a file called '../../.bashrc', which leads out of its folder",
         "evil/large": f"config.json has {5000 + len(json.dumps(TIMM))} bytes; at most 4000 are downloaded",
         "evil/broken": f"its config.json is not JSON ({BROKEN})",
-        "evil/other": "no config.json of timm or transformers, with the key architecture or model_type",
+        "evil/other": "config.json: expected the key architecture (timm) or model_type (transformers)",
     }
 
 
@@ -211,6 +213,7 @@ def test_an_image_model_of_transformers_has_the_same_row_before_and_after(tmp_pa
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     config = transformers.ViTConfig(**small, image_size=32, patch_size=8, num_labels=3)
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     row, loaded = row_of(tmp_path), load_backbone(tmp_path).metadata
     same = [*SAME, "input_size"]
     assert {key: row[key] for key in same} == {key: loaded[key] for key in same}

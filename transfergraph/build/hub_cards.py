@@ -19,7 +19,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ..models.checkpoints import card_accuracies, card_facts, front_matter, one_line, read_config
+from transfergraph.models.checkpoints import (
+    card_accuracies,
+    card_facts,
+    choose_weights,
+    front_matter,
+    one_line,
+    read_config,
+    read_header,
+    weight_files,
+)
+from ..models.formats import TIMM, class_of, library_of, modality_of
 from ..run.files import checked, checked_mapping, checksum
 from ..zoo.tables import MODALITIES
 
@@ -163,19 +173,19 @@ def model_row(
 ) -> dict:  # a row of the zoo's `models`, with `revision`, `licence`, `base_model`, `bytes`, `downloads`
     "What is known of a model; raises `UnavailableError` where it could not be loaded."
     config, files, front = facts["config"], facts["files"], facts["card"]
-    if not isinstance(config, dict) or not config.keys() & {"architecture", "model_type"}:
-        wanted = "the key architecture or model_type"
-        raise UnavailableError(f"no config.json of timm or transformers, with {wanted}")
-    if config.get("auto_map"):
+    if isinstance(config, dict) and config.get("auto_map"):
         raise UnavailableError("needs code from its repository (auto_map), which is never run")
-    weights = [name for name in files if re.fullmatch(r"model[^/]*\.safetensors", name)]
-    if not weights:
-        pickles = [name for name in files if name.endswith((".bin", ".pth", ".pt", ".ckpt", ".h5", ".pkl"))]
-        raise UnavailableError("no model.safetensors" + (f", only {pickles[0]}" if pickles else ""))
+    try:
+        library = library_of(config, files, entry.name)
+        weights = choose_weights(files, entry.name)
+        found = _timm_row(config) if library == TIMM else _transformers_row(config, entry.name)
+    except (ValueError, FileNotFoundError) as error:
+        raise UnavailableError(str(error).removeprefix(f"{entry.name}: ")) from error
+    if weights.endswith(".index.json"):
+        weights = [name for name in files if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
     front = front if isinstance(front, dict) else {}
     known = card_facts(front)
     row = {"model": entry.name, "n_params": facts.get("params")}
-    found = _transformers_row(config) if "model_type" in config else _timm_row(config)
     row |= found if row["n_params"] is None else {k: v for k, v in found.items() if k != "n_params"}
     base = front.get("base_model")
     base = base[0] if isinstance(base, list) and base else base
@@ -185,34 +195,20 @@ def model_row(
     row |= {"source": "local"} if entry.local else {}
     row |= {"revision": facts["sha"], "licence": _word(front.get("license"))}
     row |= {"base_model": _word(base), "downloads": facts.get("downloads")}
+    weights = [weights] if isinstance(weights, str) else weights
     return row | {"bytes": sum(files[name] or 0 for name in weights)}
 
 
-def _transformers_row(config):
+def _transformers_row(config, origin):
     "What the library would make of a configuration, looked up in its own tables: nothing is made of it here."
-    from transformers.models.auto import modeling_auto as auto
-
-    kind, named = config["model_type"], config.get("architectures")
-    if not isinstance(kind, str) or kind not in auto.MODEL_MAPPING_NAMES:
-        raise UnavailableError(f"transformers has no model of the type {_quoted(kind)}")
-    image = kind in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    masked = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not masked
-    heads = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    audio = kind in auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
-    if not image and (audio or not (masked or causal or kind in heads)):
-        raise UnavailableError(f"a model of the type {kind} reads neither images nor texts")
-    heads = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES if image else {} if causal else heads
-    ends = ("ForSequenceClassification", "ForImageClassification")
-    tuned = any(isinstance(name, str) and name.endswith(ends) for name in named or [])
-    made = (heads if tuned and kind in heads else auto.MODEL_MAPPING_NAMES)[kind]
+    image = modality_of(config, origin) == "image"
     long = config.get("max_position_embeddings") or config.get("n_positions") or TOKENS
     sizes = (config.get("image_size") or 224) if image else long
     size = _number(sizes[0] if isinstance(sizes, list) and sizes else sizes)
-    size = size if image or size is None else min(size, TOKENS)
-    made = made if isinstance(made, str) else made[0]
-    row = {"modality": MODALITIES[0 if image else 1], "architecture": made, "family": kind}
-    return row | {"source": "transformers", "input_size": size, "pretrained_on": None}
+    size = size if image else min(size or TOKENS, TOKENS)
+    row = {"modality": MODALITIES[0 if image else 1], "architecture": class_of(config, origin)}
+    row |= {"family": config["model_type"], "source": "transformers"}
+    return row | {"input_size": size, "pretrained_on": None}
 
 
 TOKENS = 128  # of a text, which `load_backbone` cuts there
@@ -265,33 +261,23 @@ def _timm_family(architecture):
 def local_facts(folder: str | os.PathLike) -> dict:  # as `Hub.ask`; the commit is a hash of what they are
     "What a folder says of the model in it; raises `UnavailableError`."
     folder = Path(folder)
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
     try:
-        config = read_config(folder)
+        config = read_config(folder) if "config.json" in files else None
+        library_of(config, files, str(folder))
+        weights = {path: read_header(path) for path in weight_files(folder)}
     except (OSError, ValueError) as error:
-        raise UnavailableError(one_line(error)) from error
+        raise UnavailableError(str(error).removeprefix(f"{folder}: ")) from error
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     front = front_matter(text, str(card))
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
     content, params = json.dumps(config, sort_keys=True).encode(), 0
-    for path in sorted(folder.glob("model*.safetensors")):
-        header = _header(path)
-        content += json.dumps(header, sort_keys=True).encode() + str(files[path.name]).encode()
-        shapes = [t["shape"] for name, t in header.items() if name != "__metadata__"]
-        params += sum(map(math.prod, shapes))
+    for path, header in weights.items():
+        shapes = {name: {"shape": tensor["shape"]} for name, tensor in header.items()}
+        content += json.dumps(shapes, sort_keys=True).encode() + str(files[path.name]).encode()
+        params += sum(math.prod(tensor["shape"]) for tensor in header.values())
     facts = {"sha": checksum(content)[:40], "config": config, "card": front, "files": files}
     return facts | {"params": params or None}
-
-
-def _header(path):
-    "Names and shapes of the tensors of a safetensors file, checked by the library that wrote it."
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            return {name: {"shape": file.get_slice(name).get_shape()} for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise UnavailableError(f"{path.name} is not readable as weights ({one_line(error)})") from error
 
 # %% ../../nbs/08_build/03_hub_cards.ipynb #07b8b25d
 _SPLITS = ("test", "validation", "eval", "dev")

@@ -314,6 +314,7 @@ def draw_backbone(
     from transfergraph.models.loading import from_timm
 
     grey = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "input_size": (3, input_size, input_size)}
+    grey |= {"crop_pct": 1.0, "crop_mode": "squash"}  # whole images, stretched
     args = {k: tuple(v) if isinstance(v, list) else v for k, v in (model_args or {}).items()}
     config = {"architecture": architecture, "model_args": args, "pretrained_cfg": grey}
     return from_timm(family, config, random_state=random_state)

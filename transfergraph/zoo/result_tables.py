@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.readers import TABLE_READERS
+from ..data.tables import TABLE_READERS
 from .tables import ZooError
 
 # %% ../../nbs/04_zoo/03_result_tables.ipynb #a462877c

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.readers import SPLITS
+from ..data.folders import SPLITS
 from transfergraph.zoo.result_tables import (
     ABOUT_DATASET,
     ABOUT_MODEL,
