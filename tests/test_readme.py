@@ -103,6 +103,7 @@ def test_targets_of_make_are_there(words):
     assert f"make {words[1]} " in shown
 
 
+@pytest.mark.slow
 def test_rank_prints_what_is_shown(at, capsys):
     words = next(w for t in blocks("sh") for w in commands(t) if w[1] == "rank")
     assert main(words[1:]) == 0  # of one's own images
@@ -113,6 +114,7 @@ def test_rank_prints_what_is_shown(at, capsys):
     alike(capsys.readouterr().out, said)
 
 
+@pytest.mark.slow
 def test_select_fine_tunes_and_prints_a_table_like_the_one_shown(at, capsys):
     words = next(w for t in blocks("sh") for w in commands(t) if w[1] == "select")
     settings = re.search(r"--settings '(\{.*?\})'", README)[1]
@@ -147,6 +149,7 @@ def test_a_list_of_names_becomes_a_zoo(at, tmp_path, monkeypatch, capsys):
     assert "zoos/hub: 3 models" in capsys.readouterr().out and len(Zoo.load("zoos/hub").models) == 3
 
 
+@pytest.mark.slow
 def test_evaluate_prints_what_is_shown(at, capsys):
     lines = [w[1:] for t in blocks("sh") for w in commands(t) if w[1] in ("methods", "evaluate")]
     assert [words[0] for words in lines] == ["methods", "evaluate", "evaluate"]
@@ -173,6 +176,7 @@ def registries():
         registry.update(entries)
 
 
+@pytest.mark.slow
 def test_python_blocks_run_in_order(at, registries):
     "And what a comment says of a value is so."
     tried = []

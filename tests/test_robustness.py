@@ -14,7 +14,9 @@ import pytest
 from waiting import until
 
 from transfergraph.cli import main
+from transfergraph.recommend.transfergraph import TransferGraph, open_fit
 from transfergraph.run.files import folder_lock
+from transfergraph.zoo.matrices import DatasetDescription
 from transfergraph.zoo.tables import TABLES, Zoo, ZooError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -374,7 +376,9 @@ def test_a_zoo_in_a_read_only_folder_can_be_used(folder, tmp_path):
 
 HOLD = """
 import sys, time
+from transfergraph.recommend.transfergraph import TransferGraph, open_fit
 from transfergraph.run.files import folder_lock
+from transfergraph.zoo.matrices import DatasetDescription
 with folder_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
@@ -478,40 +482,29 @@ def test_a_stage_that_is_killed_leaves_the_older_report_or_none(tmp_path, begun,
 # ---- caches
 
 
+@pytest.fixture(scope="module")
+def saved_fit(tmp_path_factory):
+    home = tmp_path_factory.mktemp("fit")
+    TransferGraph(n_jobs=1).fit(small()).save(home / "fit")
+    return home / "fit"
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
-def test_a_damaged_fit_is_made_anew(folder, tmp_path, damage):
-    from transfergraph.recommend.transfergraph import open_fit
-
-    cache, heard = tmp_path / "fits", []
-    first = open_fit(folder, cache, heard.append)
-    assert len(heard) == 1 and open_fit(folder, cache, heard.append) and len(heard) == 1
-    for path in [p for p in cache.rglob("*") if p.is_file() and p.suffix in (".safetensors", ".parquet")]:
-        content = bytearray(path.read_bytes())
-        if damage == "cut":
-            content = content[: len(content) // 2]
-        elif damage == "flipped":
-            content[len(content) // 2] ^= 0x40
-        elif damage == "empty":
-            content = b""
-        else:
-            content = b"something else altogether"
-        path.write_bytes(content)
-    again = open_fit(folder, cache, heard.append)
-    assert len(heard) == 2 and "damaged" in heard[1], "the damage was not noticed"
-    from transfergraph.zoo.matrices import DatasetDescription
-
-    new = DatasetDescription("new", "image", 100, 5, distances={"d0": 0.2, "d1": 0.4, "d2": 0.6, "d3": 0.8})
-    pd.testing.assert_frame_equal(first.rank(new), again.rank(new))
+@pytest.mark.parametrize("file", ["image.safetensors", "zoo/models.parquet", "zoo/datasets.parquet"])
+def test_a_damaged_fit_is_not_loaded(saved_fit, tmp_path, file, damage):
+    kept = shutil.copytree(saved_fit, tmp_path / "fit")
+    content = bytearray((kept / file).read_bytes())
+    changed = {"cut": content[: len(content) // 2], "empty": b"", "other": b"something else altogether"}
+    content[len(content) // 2] ^= 0x40
+    (kept / file).write_bytes(changed.get(damage, content))
+    with pytest.raises(ValueError, match="not as it was written"):
+        TransferGraph.load(kept)
 
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "bytes", "list", "seed", "distance", "tables"])
-def test_a_fit_whose_description_is_damaged_is_made_anew(folder, tmp_path, damage):
+def test_a_fit_whose_description_is_damaged_is_not_loaded(saved_fit, tmp_path, damage):
     "Also one that was removed half-way, which leaves the folder without fit.json."
-    from transfergraph.recommend.transfergraph import open_fit
-
-    cache, heard = tmp_path / "fits", []
-    open_fit(folder, cache, heard.append)
-    (kept,) = cache.iterdir()
+    kept = shutil.copytree(saved_fit, tmp_path / "fit")
     said = (kept / "fit.json").read_text()
     if damage == "gone":
         (kept / "fit.json").unlink()
@@ -527,11 +520,25 @@ def test_a_fit_whose_description_is_damaged_is_made_anew(folder, tmp_path, damag
         }[damage]
         assert content != said.encode()
         (kept / "fit.json").write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError)):
+        TransferGraph.load(kept)
+
+
+def test_a_fit_that_cannot_be_loaded_is_made_anew(folder, tmp_path):
+    cache, heard = tmp_path / "fits", []
+    first = open_fit(folder, cache, heard.append)
+    assert len(heard) == 1 and open_fit(folder, cache, heard.append) and len(heard) == 1
+    (kept,) = cache.iterdir()
+    content = bytearray((kept / "image.safetensors").read_bytes())
+    content[len(content) // 2] ^= 0x40
+    (kept / "image.safetensors").write_bytes(content)
+    again = open_fit(folder, cache, heard.append)
+    assert len(heard) == 2 and "damaged" in heard[1], "the damage was not noticed"
+    new = DatasetDescription("new", "image", 100, 5, distances={"d0": 0.2, "d1": 0.4, "d2": 0.6, "d3": 0.8})
+    pd.testing.assert_frame_equal(first.rank(new), again.rank(new))
+    (kept / "fit.json").unlink()
     open_fit(folder, cache, heard.append)
-    assert len(heard) == 2 and "because the kept fit is damaged (" in heard[1], heard
-    assert (kept / "fit.json").read_text() == said
-    open_fit(folder, cache, heard.append)
-    assert len(heard) == 2
+    assert len(heard) == 3
 
 
 # ---- a GPU without room

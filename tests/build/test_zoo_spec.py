@@ -273,7 +273,9 @@ def test_lists_with_marks_of_editors_and_options_of_specs_are_read(tmp_path):
     (tmp_path / "models.json").write_text(json.dumps({"a": entry}), encoding="utf-8-sig")
     assert read_model_list(tmp_path) == {"a": {"spec": "maker/net", "random_state": 0}}
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"holds no model; expected models.json, or folders of models"):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no model; expected models.json, or folders of models"
+    ):
         read_model_list(tmp_path / "empty")
 
 

@@ -672,6 +672,7 @@ def test_seeds_are_averaged_and_their_spread_is_shown(zoo):
     assert summary.set_index(["method", "metric"]).loc[("noisy", "spearman"), "seed_sd"] > 0
 
 
+@pytest.mark.slow
 def test_several_processes_write_the_same_bytes_as_one(zoo, tmp_path):
     run(zoo, tmp_path / "one", learner_of=learner_of)
     run(zoo, tmp_path / "two", learner_of=learner_of, n_jobs=2)
@@ -834,6 +835,7 @@ def test_a_failing_task_in_another_process_is_named(zoo, tmp_path):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.slow
 def test_ctrl_c_keeps_finished_tasks_and_leaves_no_process(tmp_path, n_jobs):
     make_zoo().save(tmp_path / "zoo")
     script = f"""

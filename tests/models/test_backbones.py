@@ -134,7 +134,9 @@ def test_texts_never_reach_past_the_positions_of_the_model(tmp_path):
 def test_a_sentence_transformers_folder_says_how_it_pools(tmp_path):
     model = save_tiny(tmp_path, "bert")
     (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 16, "pooling_mode_cls_token": true}')
+    (tmp_path / "1_Pooling" / "config.json").write_text(
+        '{"word_embedding_dimension": 16, "pooling_mode_cls_token": true}'
+    )
     backbone = load_backbone(tmp_path)
     with torch.inference_mode():
         expected = model(**encode(backbone, TEXTS[0])).last_hidden_state[0, 0]

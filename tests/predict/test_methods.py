@@ -24,7 +24,7 @@ def without_accuracies(zoo, target):
     return Zoo(**{**vars(zoo), "records": zoo.records.assign(accuracy=accuracy)})
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(zoos(min_records=1), st.data())
 def test_the_targets_accuracies_change_no_prediction(zoo, data):
     target = data.draw(st.sampled_from(zoo.targets))

@@ -149,6 +149,7 @@ def test_figures_are_small(all_figures):
     assert max(sizes.values()) < 60_000, sizes
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_in_every_process(all_figures):
     code = "import json, test_terminal as t\nprint(json.dumps(t.hashes(t.drawn())))"
     env = os.environ | {
@@ -231,6 +232,7 @@ def write(path, *sources, parameters="n = 1\nname: str = 'x'"):
     return path
 
 
+@pytest.mark.slow
 def test_two_runs_are_the_same_bytes(tmp_path):
     notebook = write(tmp_path / "noisy.ipynb", NOISY, FIGURE)
     for name in ("a", "b"):

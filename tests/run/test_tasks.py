@@ -41,6 +41,7 @@ def with_processes():
     assert sorted(map_unordered(slowly, range(4), n_jobs=2)) == [(n, n) for n in range(4)]
 
 
+@pytest.mark.slow
 def test_a_child_of_multiprocessing_does_not_wait_for_idle_processes():
     child = multiprocessing.get_context("fork").Process(target=with_processes)
     child.start()
@@ -50,6 +51,7 @@ def test_a_child_of_multiprocessing_does_not_wait_for_idle_processes():
     assert not alive and child.exitcode == 0
 
 
+@pytest.mark.slow
 def test_who_dies_is_known_and_the_others_go_on():
     found = dict(map_unordered(dies, range(8), n_jobs=2))
     assert {n: result for n, result in found.items() if n not in (1, 3, 4)} == {
@@ -61,6 +63,7 @@ def test_who_dies_is_known_and_the_others_go_on():
     assert str(found[4]) == "KeyError: 'no such thing'"
 
 
+@pytest.mark.slow
 def test_a_task_that_dies_beside_others_has_another_go_alone(tmp_path):
     def greedy(n):
         if n == 2 and not (tmp_path / "tried").exists():
@@ -85,6 +88,7 @@ def test_no_process_goes_on_where_nobody_asks_for_the_rest(tmp_path):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_processes_have_the_threads_that_they_are_told():
     def threads(_):
         import torch
