@@ -1237,6 +1237,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                                             'transfergraph/recommend/candidates.py'),
                                                     'transfergraph.recommend.candidates.finetuner': ( '09_recommend/candidates.html#finetuner',
                                                                                                       'transfergraph/recommend/candidates.py'),
+                                                    'transfergraph.recommend.candidates.listed_models': ( '09_recommend/candidates.html#listed_models',
+                                                                                                          'transfergraph/recommend/candidates.py'),
                                                     'transfergraph.recommend.candidates.open_model': ( '09_recommend/candidates.html#open_model',
                                                                                                        'transfergraph/recommend/candidates.py'),
                                                     'transfergraph.recommend.candidates.score_candidates': ( '09_recommend/candidates.html#score_candidates',

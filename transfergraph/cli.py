@@ -147,14 +147,11 @@ def _score_elsewhere(zoo, path, targets, protocol, out):
     from transfergraph.evaluate.summary import read_predictions
     from transfergraph.zoo.paper import read_rank_tree
 
-    path = Path(path)
-    if not path.exists():
+    if not (path := Path(path)).exists():
         raise FileNotFoundError(f"{path}: no such file or folder; expected predictions")
     origin = path if path.is_file() else path / "predictions.csv"
-    if origin.is_file():
-        rows = read_predictions(origin)
-    else:
-        rows, origin = read_rank_tree(path, zoo.targets, protocol)
+    own = origin.is_file()
+    rows, origin = (read_predictions(origin), origin) if own else read_rank_tree(path, zoo.targets, protocol)
     if missing := [name for name in targets or () if name not in set(rows["target"])]:
         known = ", ".join(dict.fromkeys(rows["target"]))
         raise ValueError(f"target {missing[0]!r} is not in {origin}; its targets: {known}")
@@ -221,9 +218,8 @@ def evaluate_command(
 # %% ../nbs/12_cli.ipynb #67bb7f5d
 def _reading(text_column, label_column, splits, keep_copies):
     "Options of `load_dataset`."
-    for pair in splits or ():
-        if not all(pair.partition("=")):
-            raise ValueError(f"--splits {pair}: expected OURS=THEIRS, as in test=validation")
+    if wrong := [pair for pair in splits or () if not all(pair.partition("="))]:
+        raise ValueError(f"--splits {wrong[0]}: expected OURS=THEIRS, as in test=validation")
     chosen = dict(pair.split("=", 1) for pair in splits) if splits else None
     return dict(text_column=text_column, label_column=label_column, splits=chosen, keep_copies=keep_copies)
 
@@ -252,19 +248,12 @@ def _described(zoo, data, dataset, probe, quiet, **options):
 
 def _loadable(zoo, models, ranking):
     "Where models lie, and those of a ranking that can be loaded, best first."
-    from transfergraph.recommend.candidates import read_model_list
+    from transfergraph.recommend.candidates import listed_models, read_model_list
 
     own = Path(zoo) / "models.json"
     where = own if models is None and own.is_file() else models
-    listed, names = read_model_list(where), ranking["model"].tolist()
-    known = [name for name in names if not listed or name in listed]
-    if absent := [name for name in names if listed and name not in listed]:
-        if not known:
-            raise ValueError(
-                f"{where}: lists no model of this zoo, such as {absent[0]}; --models names another"
-            )
-        _say(f"{len(absent)} of {len(names)} models are not in {where} and are not run, first {absent[0]}")
-    return listed, known
+    listed = read_model_list(where)
+    return listed, listed_models(ranking["model"], listed, where)
 
 # %% ../nbs/12_cli.ipynb #f551b04f
 @app.command("rank")

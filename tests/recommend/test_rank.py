@@ -196,7 +196,7 @@ def test_only_models_of_the_list_are_run(call, home, tmp_path):
     assert code == 0 and "4 of 6 models are not in" in err
     (tmp_path / "models.json").write_text('{"other": {"spec": "test_resnet"}}')
     code, _, err = call("rank", "zoo", *args, "--with-scores", 3)
-    assert code == 2 and "lists no model of this zoo, such as" in err
+    assert code == 2 and "lists no model of this zoo; expected one with" in err
     with pytest.raises(ValueError, match="net-a: not in the list of models; it has net-b, vit-a"):
         open_model("net-a", kept, "image")
 
