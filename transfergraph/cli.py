@@ -108,9 +108,7 @@ def methods_command(as_json: Form = None) -> None:
 def import_records_command(
     file: _argument("FILE", "table: architecture, source, target, accuracy, or more"),
     zoo: _argument("ZOO", "folder of a zoo; a new one is made"),
-    rename: _option(
-        list[str], "OURS=THEIRS", "theirs for ours, none: left out; repeatable", names=["--map"]
-    ) = None,
+    rename: _option(list[str], "OURS=THEIRS", "a column; repeatable", names=["--map"]) = None,
     modality: _option(Literal["image", "text"], None, "of models that are new to the zoo") = None,
     percent: _flag("--percent", "accuracies are per cent") = False,
     millions: _flag("--millions", "n_params are millions") = False,
@@ -123,8 +121,7 @@ def import_records_command(
     from transfergraph.zoo.results import join_results, read_results
     from transfergraph.zoo.tables import Zoo
 
-    out = Path(zoo)
-    if out.exists() and not out.is_dir():
+    if (out := Path(zoo)).exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; expected the folder of a zoo, or a new one")
     results = read_results(file, read_mapping(rename or ()), percent, millions)
     with folder_lock(out):
@@ -135,11 +132,9 @@ def import_records_command(
     if not terminal.print_table(table, as_json):
         added = f"{n['records']} records added, {n['repeated']} were there already"
         print(f"{out}: {added}; {n['models']} new models, {n['datasets']} new datasets")
-    if len(joined.differing):
-        first = joined.differing.iloc[0]
-        where = f"first {first['model']} on {first['dataset']}, {first['accuracy']:.4g}"
+    for model, dataset, accuracy in joined.differing[["model", "dataset", "accuracy"]].values[:1]:
         what = "have the seed and settings of another run but not its accuracy"
-        _say(f"{len(joined.differing)} of them {what}; {where}")
+        _say(f"{len(joined.differing)} of them {what}; first {model} on {dataset}, {accuracy:.4g}")
 
 # %% ../nbs/12_cli.ipynb #0ef37b52
 def _score_elsewhere(zoo, path, targets, protocol, out):
