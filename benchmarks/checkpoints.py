@@ -3,7 +3,7 @@
     python benchmarks/checkpoints.py timm transformers sentence-transformers --out docs/checkpoints.md
 
 A small model of every family is drawn, saved by its own library, loaded here, and held against the library
-itself with the library's own preparation. No network is used. `--only bert` takes families by a word in their name.
+itself with the library's own preparation. No network is used. `--only bert` takes families with a word in it.
 """
 
 import argparse
@@ -285,7 +285,8 @@ def of_sentences(modes, more):
         transformers.BertModel(small_config("bert")).save_pretrained(f"{folder}/base")
         tokenizer().save_pretrained(f"{folder}/base")
         chain = [modules.Transformer(f"{folder}/base"), modules.Pooling(32, pooling_mode=modes)]
-        chain += [modules.Dense(32, 8)] if "Dense" in more else []
+        width = chain[1].get_embedding_dimension()
+        chain += [modules.Dense(width, 8)] if "Dense" in more else []
         chain += [modules.Normalize()] if "Normalize" in more else []
         prompts = {"prompts": {"q": "the cat sat "}, "default_prompt_name": "q"} if "prompt" in more else {}
         model = SentenceTransformer(modules=chain, device="cpu", **prompts)
@@ -374,8 +375,8 @@ preparation, to one part in 100,000, and again after it was saved here and loade
 
 What is refused is refused by name, with the way out; what has no head has no probabilities (LEEP, NCE).
 Besides: adapters (LoRA), quantised weights, GGUF, ONNX, TensorFlow, Flax, code that comes with a model
-(`auto_map`), images of other than three channels, tokenizers of sentencepiece that were not converted, and names of tensors with the
-prefix of a wrapper.
+(`auto_map`), images of other than three channels, tokenizers of sentencepiece that were not converted, and
+names of tensors with the prefix of a wrapper.
 """
 
 
