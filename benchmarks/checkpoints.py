@@ -3,7 +3,7 @@
     python benchmarks/checkpoints.py timm transformers sentence-transformers --out docs/checkpoints.md
 
 A small model of every family is drawn, saved by its own library, loaded here, and held against the library
-itself with the library's own preparation. No network is used. `--only bert` takes families whose name holds a word.
+itself with the library's own preparation. No network is used. `--only bert` takes families with a word in it.
 """
 
 import argparse
@@ -33,7 +33,8 @@ WORDS = "the cat sat on a mat while dogs ran far and wide under one blue sky of 
 TINY = {  # settings of transformers that make a model small, whatever the family calls them
     "hidden_size d_model dim n_embd n_embed embed_dim emb_dim model_dim width d_embed": 32,
     "embedding_size": 32,
-    "intermediate_size ffn_dim hidden_dim d_ff d_inner encoder_ffn_dim decoder_ffn_dim ffn_hidden_size n_inner": 64,
+    "intermediate_size ffn_dim hidden_dim d_ff d_inner ffn_hidden_size n_inner": 64,
+    "encoder_ffn_dim decoder_ffn_dim": 64,
     "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers num_decoder_layers": 2,
     "num_encoder_layers": 2,
     "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads": 4,
@@ -175,7 +176,7 @@ def of_timm(name):
 
 
 def small_timm():
-    "A small architecture of each module of timm: the first below ten million parameters, by names of small ones."
+    "A small architecture of each module of timm: the first that is small, by names of small ones."
     import timm
 
     words = (
@@ -284,7 +285,8 @@ def of_sentences(modes, more):
         transformers.BertModel(small_config("bert")).save_pretrained(f"{folder}/base")
         tokenizer().save_pretrained(f"{folder}/base")
         chain = [modules.Transformer(f"{folder}/base"), modules.Pooling(32, pooling_mode=modes)]
-        chain += [modules.Dense(32, 8)] if "Dense" in more else []
+        width = chain[1].get_embedding_dimension()
+        chain += [modules.Dense(width, 8)] if "Dense" in more else []
         chain += [modules.Normalize()] if "Normalize" in more else []
         prompts = {"prompts": {"q": "the cat sat "}, "default_prompt_name": "q"} if "prompt" in more else {}
         model = SentenceTransformer(modules=chain, device="cpu", **prompts)
@@ -366,15 +368,15 @@ def main():
 
 HEAD = """# Which checkpoints are loaded
 
-Made by `python benchmarks/checkpoints.py timm transformers sentence-transformers --out docs/checkpoints.md` with
+Made by `benchmarks/checkpoints.py timm transformers sentence-transformers --out docs/checkpoints.md` with
 {versions}. A small model of every family is drawn, saved by its own library and loaded here;
-*equal* means: features, and logits where there is a classifier, are those of the library with the library's own
+*equal* means: features, and logits where there is a classifier, are those of the library with its own
 preparation, to one part in 100,000, and again after it was saved here and loaded by the library.
 
 What is refused is refused by name, with the way out; what has no head has no probabilities (LEEP, NCE).
-Besides: adapters (LoRA), quantised weights, GGUF, ONNX, TensorFlow, Flax, code that comes with a model (`auto_map`), images
-of other than three channels, tokenizers of sentencepiece that were not converted, and names of tensors with the
-prefix of a wrapper.
+Besides: adapters (LoRA), quantised weights, GGUF, ONNX, TensorFlow, Flax, code that comes with a model
+(`auto_map`), images of other than three channels, tokenizers of sentencepiece that were not converted, and
+names of tensors with the prefix of a wrapper.
 """
 
 

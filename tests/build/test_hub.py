@@ -182,8 +182,8 @@ def test_what_could_run_code_or_is_too_large_is_left_out(tmp_path, server):
     reasons = failed(build(tmp_path, "owner/bert", *names, max_bytes=4000))
     assert reasons == {
         "evil/pickle": "evil/pickle/pytorch_model.bin: a pickle can run code as it is read, and no "
-        "model.safetensors is beside it; allow_pickle=True reads it with torch.load(weights_only=True), which "
-        "takes tensors only",
+        "model.safetensors is beside it; allow_pickle=True reads it with torch.load(weights_only=True), "
+        "which takes tensors only",
         "evil/empty": "expected the weights, model.safetensors",
         "evil/remote": "needs code from its repository (auto_map), which is never run",
         "evil/path": "holds a file called '../../.bashrc', which leads out of its folder",

@@ -12,9 +12,11 @@ import transformers
 from networks import TINY, WORDS, save_timm, save_tiny
 from safetensors.torch import load_file, save_file
 
-from transfergraph.models.backbone import Backbone, ImageInputs, extract
+from transfergraph.models.backbone import Backbone, extract
 from transfergraph.models.checkpoints import INSTALLED, find_installed, read_card
-from transfergraph.models.loading import from_timm, load_backbone
+from transfergraph.models.loading import load_backbone
+from transfergraph.models.preparation import ImageInputs
+from transfergraph.models.timm_models import from_timm
 
 TEXTS = ["the cat sat", "a dog", "", "dogs ran far and wide under one blue sky " * 20, "winter"]
 rng = np.random.default_rng(0)
@@ -134,9 +136,8 @@ def test_texts_never_reach_past_the_positions_of_the_model(tmp_path):
 def test_a_sentence_transformers_folder_says_how_it_pools(tmp_path):
     model = save_tiny(tmp_path, "bert")
     (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text(
-        '{"word_embedding_dimension": 16, "pooling_mode_cls_token": true}'
-    )
+    said = {"word_embedding_dimension": 16, "pooling_mode_cls_token": True}
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(said))
     backbone = load_backbone(tmp_path)
     with torch.inference_mode():
         expected = model(**encode(backbone, TEXTS[0])).last_hidden_state[0, 0]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['from_sentence_transformers']
 
-# %% ../../nbs/05_models/08_sentence_models.ipynb #63b2bbd3
+# %% ../../nbs/05_models/08_sentence_models.ipynb #3b3c8902
 import json
 import warnings
 from pathlib import Path
@@ -22,7 +22,7 @@ from transfergraph.models.transformers_models import (
     saved_head,
 )
 
-# %% ../../nbs/05_models/08_sentence_models.ipynb #4515e676
+# %% ../../nbs/05_models/08_sentence_models.ipynb #4f677b65
 def from_sentence_transformers(
     name: str,  # the model's name in the zoo, and in messages
     folder: str | Path,  # with modules.json

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['from_timm']
 
-# %% ../../nbs/05_models/06_timm_models.ipynb #b99d213a
+# %% ../../nbs/05_models/06_timm_models.ipynb #64821009
 import re
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from .preparation import ImageInputs
 if TYPE_CHECKING:
     import torch
 
-# %% ../../nbs/05_models/06_timm_models.ipynb #dbd0d459
+# %% ../../nbs/05_models/06_timm_models.ipynb #a4d693b1
 def from_timm(
     name: str,  # the model's name in the zoo, and in messages
     config: dict,  # as timm's config.json: architecture, num_classes, pretrained_cfg, model_args, label_names
@@ -91,7 +91,7 @@ def _timm_cfg(architecture, said, whole):
 _SOURCES = set("url file source hf_hub_id hf_hub_filename custom_load state_dict".split())
 _SOURCES |= {"label_names", "label_descriptions"}
 
-# %% ../../nbs/05_models/06_timm_models.ipynb #ef10b9e8
+# %% ../../nbs/05_models/06_timm_models.ipynb #07af5500
 def _timm_head(name, body, preparation):
     "Take the classifier off a model; None where it is not one linear layer on the features."
     import torch

@@ -101,9 +101,8 @@ def listed_models(
     known = [name for name in names if not listed or name in listed]
     if absent := [name for name in names if listed and name not in listed]:
         if not known:
-            raise ValueError(
-                f"{where}: lists no model of this zoo, such as {absent[0]}; --models names another"
-            )
+            expected = f"expected one with {absent[0]} or others; --models names it"
+            raise ValueError(f"{where}: lists no model of this zoo; {expected}")
         told = f"{len(absent)} of {len(names)} models are not in {where} and are not run, first {absent[0]}"
         warnings.warn(told, stacklevel=2)
     return known
