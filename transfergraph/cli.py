@@ -29,8 +29,8 @@ def _argument(metavar, help):
     return Annotated[str, Argument(metavar=metavar, help=help)]
 
 
-def _option(kind, metavar, help, default=True, names=()):
-    return Annotated[kind | None, Option(*names, metavar=metavar, help=help, show_default=default)]
+def _option(kind, metavar, help, default=True, names=(), least=None):
+    return Annotated[kind | None, Option(*names, metavar=metavar, help=help, show_default=default, min=least)]
 
 
 def _flag(name, help):
@@ -256,10 +256,11 @@ def rank_command(
     zoo: FitFolder,
     data: _option(str, "DATA", _DATA) = None,
     dataset: _option(str, "NAME", "a dataset of the zoo without records") = None,
-    top: _option(int, "N", "how many to print") = 10,
+    top: _option(int, "N", "how many to print", least=1) = 10,
     explain: _option(str, "MODEL", "say what the expectation of one model rests on") = None,
     plot: _option(str, "FILE.png", "draw the ranking") = None,
-    with_scores: _option(int, "K", "run the K most promising models on your data, then rank again") = None,
+    with_scores: _option(int, "K", "run the K most promising on your data, then rank again", least=1) = None,
+    score_items: _option(int, "N", "training items that a model sees for its scores", least=2) = 2000,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     splits: Splits = None,
@@ -279,9 +280,6 @@ def rank_command(
         raise ValueError(f"{wrong}expected one of --data and --dataset")
     if plot is not None and Path(plot).suffix.lower() != ".png":
         raise ValueError(f"--plot {plot}: expected a file that ends in .png")
-    for option, value in (("--top", top), ("--with-scores", with_scores)):
-        if value is not None and value < 1:
-            raise ValueError(f"{option} {value}: expected 1 or more")
     if with_scores is not None and data is None:
         raise ValueError("--with-scores runs models on your data; expected --data")
     reading = _reading(text_column, label_column, splits, keep_copies)
@@ -290,7 +288,8 @@ def rank_command(
     if with_scores is not None:
         listed, names = _loadable(zoo, models, graph.rank(new, **keep))
         load = lambda name: open_model(name, listed, found.modality)
-        new = replace(new, scores=score_candidates(names[:with_scores], found, load, progress=not quiet))
+        how = {"progress": not quiet, "items": score_items}
+        new = replace(new, scores=score_candidates(names[:with_scores], found, load, **how))
     if explain is not None:
         table = graph.explain(explain, new)
         if not terminal.print_table(table, as_json):
@@ -391,7 +390,7 @@ def hub_build_command(
     cache: _option(str, "DIR", "where answers of the hub are kept", "the user's cache folder") = None,
     offline: _flag("--offline", "ask nobody, read the cache only") = False,
     refresh: _flag("--refresh", "ask again for what is in the cache") = False,
-    retries: _option(int, "N", "when a server fails") = 4,
+    retries: _option(int, "N", "when a server fails", least=0) = 4,
     timeout: _option(float, "S", "seconds of silence") = 20,
     max_bytes: _option(float, "N", "largest file, or dataset for the probe, that is downloaded") = 5e7,
     quiet: Quiet = False,
@@ -404,8 +403,6 @@ def hub_build_command(
     for option, value in (("--max-bytes", max_bytes), ("--timeout", timeout)):
         if value <= 0:
             raise ValueError(f"{option} {value:g}: expected more than 0")
-    if retries < 0:
-        raise ValueError(f"--retries {retries}: expected 0 or more")
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
     if offline and refresh:
         raise ValueError("--refresh asks the hub again; expected it without --offline")

@@ -480,7 +480,7 @@ def test_the_command_line_against_a_server(tmp_path, server):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--retries", "-1"], "--retries -1: expected 0 or more"),
+        (["--retries", "-1"], "'--retries': Input should be greater than or equal to 0"),
         (["--max-bytes", "0"], "--max-bytes 0: expected more than 0"),
         (["--offline", "--refresh"], "--refresh asks the hub again"),
         ([], "no such file|No such file"),

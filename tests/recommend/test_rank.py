@@ -222,7 +222,14 @@ def test_data_are_read_before_anything_is_fitted(call, home, monkeypatch, tmp_pa
         (["rank", "zoo"], "--data"),
         (["rank", "zoo", "--data", "nothing"], "nothing"),
         (["rank", "nowhere", "--data", "mine"], "nowhere"),
-        (["rank", "zoo", "--data", "mine", "--top", "0"], "--top 0: expected 1 or more"),
+        (
+            ["rank", "zoo", "--data", "mine", "--top", "0"],
+            "'--top': Input should be greater than or equal to 1",
+        ),
+        (
+            ["rank", "zoo", "--data", "mine", "--score-items", "1"],
+            "'--score-items': Input should be greater than or equal to 2",
+        ),
         (["rank", "zoo", "--data", "mine", "--plot", "x.pdf"], "ends in .png"),
         (["rank", "zoo", "--data", "mine", "--explain", "nobody"], "'nobody' is not in the zoo"),
         (["rank", "zoo", "--data", "mine", "--family", "swin"], "there are net, vit"),
@@ -278,6 +285,18 @@ def test_scores_are_those_of_the_features(home):
     features = open_model("net-a", MODELS, "image").features(dataset.items["train"])
     expected = score("LogME", features, dataset.labels["train"])
     assert np.isclose(table.set_index("metric").at["LogME", "score"], expected)
+
+
+def test_scores_see_as_many_items_as_asked_and_say_so(home):
+    from transfergraph.scores.registry import score
+
+    dataset, _ = describe_dataset(Zoo.load(home / "zoo"), home / "mine", progress=False)
+    network = open_model("net-a", MODELS, "image")
+    with pytest.warns(UserWarning, match="scores see 12 of 16 training items; --score-items N takes others"):
+        table = score_candidates(["net-a"], dataset, lambda n: network, ["LogME"], progress=False, items=12)
+    drawn = np.sort(np.random.default_rng(0).choice(16, 12, replace=False))
+    features = network.features(dataset.items["train"])[drawn]
+    assert np.isclose(table["score"][0], score("LogME", features, dataset.labels["train"][drawn]))
 
 
 def test_a_name_that_the_zoo_has_is_changed(home):
