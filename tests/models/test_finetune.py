@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,8 @@ import pytest
 import torch
 from waiting import group_is_gone, until
 
-from transfergraph.data.dataset import Dataset
+from transfergraph.data.dataset import Dataset, set_aside
+from transfergraph.models import finetune as finetuning
 from transfergraph.models.finetune import (
     Settings,
     append_line,
@@ -131,6 +133,18 @@ def test_frozen_parameters_stay_and_a_wrong_name_is_refused(cases):
     assert all(v for n, v in same.items() if "embeddings" in n) and not all(same.values())
     with pytest.raises(ValueError, match="freeze names 'embedings', which no parameter holds"):
         finetune(backbone, dataset, Settings(freeze="embedings"))
+
+
+def test_copies_are_not_trained_on_and_validated_on(cases, monkeypatch):
+    backbone, dataset = cases["text"]
+    texts = np.repeat(np.array([f"w{i} w{i + 1}" for i in range(12)], object), 4)
+    labels = np.repeat(np.arange(12) % 2, 4)
+    parts = []
+    monkeypatch.setattr(finetuning, "set_aside", lambda *given: parts.append(set_aside(*given)) or parts[-1])
+    items, known = dataset.items | {"train": texts}, dataset.labels | {"train": labels}
+    finetune(backbone, replace(dataset, items=items, labels=known), Settings(epochs=1, validation_share=0.25))
+    stay, aside = parts[0]
+    assert set(texts[stay]).isdisjoint(texts[aside]) and len(aside) % 4 == 0
 
 
 def test_early_stopping_keeps_the_best_epoch(cases):

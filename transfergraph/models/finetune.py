@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..data.copies import item_keys
 from ..data.dataset import Dataset, load_dataset, set_aside
 from .backbone import Backbone
 from .loading import load_backbone
@@ -84,7 +85,8 @@ def finetune(
         raise ValueError(f"augment is {settings.augment!r}; {expected}")
     items, labels = {**dataset.items}, {**dataset.labels}
     if settings.validation_share:
-        stay, aside = set_aside(labels["train"], settings.validation_share, random_state)
+        copies = np.unique(item_keys(items["train"]), return_inverse=True)[1]  # stay on one side
+        stay, aside = set_aside(labels["train"], settings.validation_share, random_state, copies)
         for table in (items, labels):
             table["train"], table["validation"] = table["train"][stay], table["train"][aside]
     elif settings.patience is None:
