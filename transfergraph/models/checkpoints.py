@@ -104,7 +104,7 @@ def weight_files(folder: str | Path, allow_pickle: bool = False) -> list[Path]:
         raise FileNotFoundError(f"{folder / chosen}: names {absent[0]}, which is not in the folder")
     return [folder / name for name in shards]
 
-# %% ../../nbs/05_models/01_checkpoints.ipynb #919026cc
+# %% ../../nbs/05_models/01_checkpoints.ipynb #53c35acc
 def read_header(path: str | Path) -> dict[str, dict]:  # name -> shape and dtype, such as F16
     "Names, shapes and types of the tensors of a safetensors file, checked by the library that wrote it."
     from safetensors import SafetensorError, safe_open

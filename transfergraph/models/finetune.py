@@ -174,8 +174,9 @@ def origin(load: Any) -> str:  # what tells one spec, function, or partial of on
         return "|".join(map(origin, inside))
     if isinstance(load, str | os.PathLike) and os.path.isdir(load):
         digest = hashlib.sha256()
-        for path in sorted(p for p in Path(load).iterdir() if p.is_file()):
-            digest.update(path.name.encode() + b"\0" + bytes.fromhex(checksum(path)))
+        for path in sorted(p for p in Path(load).rglob("*") if p.is_file()):
+            name = path.relative_to(load).as_posix()
+            digest.update(name.encode() + b"\0" + bytes.fromhex(checksum(path)))
         return digest.hexdigest()
     return f"{load.__module__}.{load.__qualname__}" if callable(load) else repr(load)
 

@@ -6,7 +6,7 @@
 __all__ = ['FAILURES', 'SAMPLE_TEXTS', 'drawn_by', 'noise', 'is_close', 'fits', 'without_head', 'linear', 'padded',
            'assemble_backbone']
 
-# %% ../../nbs/05_models/05_heads.ipynb #70bb068b
+# %% ../../nbs/05_models/05_heads.ipynb #d6b4907c
 import contextlib
 import warnings
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from .preparation import ImageInputs, ProcessorInputs, TextInputs
 if TYPE_CHECKING:
     import torch
 
-# %% ../../nbs/05_models/05_heads.ipynb #7eb4f5e5
+# %% ../../nbs/05_models/05_heads.ipynb #ad836a9a
 @contextlib.contextmanager
 def drawn_by(random_state: int | None) -> "Iterator[None]":
     "Draw weights by a seed and leave the caller's random state as it was."
@@ -71,7 +71,7 @@ def linear(weight: "torch.Tensor", bias: "torch.Tensor | None") -> "torch.nn.Lin
     layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
     return layer
 
-# %% ../../nbs/05_models/05_heads.ipynb #0912551f
+# %% ../../nbs/05_models/05_heads.ipynb #a012548e
 def padded(
     name: str,
     body: "torch.nn.Module",
@@ -92,7 +92,7 @@ def padded(
                     return made, False
     return preparation, True
 
-# %% ../../nbs/05_models/05_heads.ipynb #8d84b6a6
+# %% ../../nbs/05_models/05_heads.ipynb #8e892493
 def assemble_backbone(
     name: str,
     facts: dict,  # of the row in the zoo's `models`: architecture, family, source

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ImageInputs', 'as_images', 'ProcessorInputs', 'TextInputs']
 
-# %% ../../nbs/05_models/03_preparation.ipynb #f2c49fb4
+# %% ../../nbs/05_models/03_preparation.ipynb #5ead9f8f
 import functools
 import json
 import math
@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-# %% ../../nbs/05_models/03_preparation.ipynb #b92efbd3
+# %% ../../nbs/05_models/03_preparation.ipynb #558c63dc
 @dataclass(frozen=True)
 class ImageInputs:
     "Images to the tensor that a network of timm was trained on."
@@ -81,7 +81,7 @@ def as_images(items: np.ndarray) -> np.ndarray:  # (n, h, w, 3), uint8, a copy t
         raise ValueError(f"images: expected uint8 of shape (n, h, w, 3), got {got}")
     return images
 
-# %% ../../nbs/05_models/03_preparation.ipynb #56111500
+# %% ../../nbs/05_models/03_preparation.ipynb #6d7bd279
 @dataclass(frozen=True)
 class ProcessorInputs:
     "Images to the tensor that the processor of a model of transformers makes of them."
@@ -133,7 +133,7 @@ class ProcessorInputs:
 
 _NOT_PIXELS = ("image_processor_type", "processor_class", "return_tensors", "device", "transformers_version")
 
-# %% ../../nbs/05_models/03_preparation.ipynb #83a17b5e
+# %% ../../nbs/05_models/03_preparation.ipynb #bf2649a6
 @dataclass(frozen=True)
 class TextInputs:
     "Texts to padded token ids."

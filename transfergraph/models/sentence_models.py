@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['from_sentence_transformers']
 
-# %% ../../nbs/05_models/08_sentence_models.ipynb #3b3c8902
+# %% ../../nbs/05_models/08_sentence_models.ipynb #9747d1f6
 import json
 import warnings
 from pathlib import Path
 
-from .backbone import Backbone, bodies
+from .backbone import Backbone, sentence_body
 from .checkpoints import lacking, one_line, read_config, read_header, weight_files
 from .formats import library_of
 from .heads import assemble_backbone, padded
@@ -22,7 +22,7 @@ from transfergraph.models.transformers_models import (
     saved_head,
 )
 
-# %% ../../nbs/05_models/08_sentence_models.ipynb #4f677b65
+# %% ../../nbs/05_models/08_sentence_models.ipynb #909de45d
 def from_sentence_transformers(
     name: str,  # the model's name in the zoo, and in messages
     folder: str | Path,  # with modules.json
@@ -80,7 +80,7 @@ def from_sentence_transformers(
     length = model.preprocess(["a"], prompt=prompt)["prompt_length"] if shortened else None
     filler = getattr(encoder.config, "pad_token_id", None)
     preparation = TextInputs(model.tokenizer, model.max_seq_length, prompt=prompt or "", filler=filler)
-    body = bodies()[2](model.eval(), length)
+    body = sentence_body()(model.eval(), length)
     preparation, alone = padded(name, body, preparation)
     if alone:
         raise ValueError(f"{name}: padding changes its embeddings; expected those of a text to be its own")

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['from_timm']
 
-# %% ../../nbs/05_models/06_timm_models.ipynb #64821009
+# %% ../../nbs/05_models/06_timm_models.ipynb #f5bc0f51
 import re
 from typing import TYPE_CHECKING
 
-from .backbone import Backbone, bodies
+from .backbone import Backbone, timm_body
 from .checkpoints import lacking, one_line
 from transfergraph.models.heads import (
     FAILURES,
@@ -26,7 +26,7 @@ from .preparation import ImageInputs
 if TYPE_CHECKING:
     import torch
 
-# %% ../../nbs/05_models/06_timm_models.ipynb #a4d693b1
+# %% ../../nbs/05_models/06_timm_models.ipynb #05138640
 def from_timm(
     name: str,  # the model's name in the zoo, and in messages
     config: dict,  # as timm's config.json: architecture, num_classes, pretrained_cfg, model_args, label_names
@@ -66,7 +66,7 @@ def from_timm(
     size = height if height == width else (height, width)
     mean, std = (tuple(map(float, cfg[key])) for key in ("mean", "std"))
     preparation = ImageInputs(size, mean, std, cfg["interpolation"], cfg["crop_pct"], cfg["crop_mode"])
-    body = bodies()[0](model, {"architecture": architecture, "model_args": args, "pretrained_cfg": cfg})
+    body = timm_body()(model, {"architecture": architecture, "model_args": args, "pretrained_cfg": cfg})
     head = _timm_head(name, body, preparation) if n_classes else None
     family = type(model).__module__.rpartition(".")[2]
     facts = {"architecture": architecture, "family": family, "source": "timm"}
@@ -91,7 +91,7 @@ def _timm_cfg(architecture, said, whole):
 _SOURCES = set("url file source hf_hub_id hf_hub_filename custom_load state_dict".split())
 _SOURCES |= {"label_names", "label_descriptions"}
 
-# %% ../../nbs/05_models/06_timm_models.ipynb #07af5500
+# %% ../../nbs/05_models/06_timm_models.ipynb #a00404e8
 def _timm_head(name, body, preparation):
     "Take the classifier off a model; None where it is not one linear layer on the features."
     import torch

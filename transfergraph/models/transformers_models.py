@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .backbone import Backbone, bodies
+from .backbone import Backbone, transformers_body
 from transfergraph.models.checkpoints import (
     lacking,
     one_line,
@@ -234,7 +234,7 @@ def from_transformers(
     else:
         said = raw.get("pooling") if raw.get("pooling") in ("mean", "cls", "last") else None
         pooling = pooling or said or ("last" if is_causal(raw["model_type"]) else "mean")
-    body = bodies()[1](model, pooling, head_name)
+    body = transformers_body()(model, pooling, head_name)
     if not image:
         preparation, body.alone = padded(name, body, preparation)
     if tuned and not image and head is not None and head.bias is None:
@@ -251,7 +251,7 @@ def _plain(body, preparation) -> str | None:
     import torch
 
     for pooling in ("last", "cls", "mean"):
-        other = bodies()[1](body.model.base_model, pooling)
+        other = transformers_body()(body.model.base_model, pooling)
         with torch.inference_mode(), contextlib.suppress(*FAILURES):
             given = preparation(SAMPLE_TEXTS[1:])
             if is_close(other(given), body(given)):
