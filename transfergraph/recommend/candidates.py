@@ -86,9 +86,9 @@ def weights_fingerprint(name: str, listed: Mapping[str, Mapping]) -> str:
     entry = dict(listed.get(name, {"spec": name}))
     folder = Path(str(entry["spec"])).expanduser()
     kinds = (".json", ".safetensors", ".bin", ".pth")
-    files = sorted(p for p in folder.iterdir() if p.suffix in kinds) if folder.is_dir() else []
+    files = sorted(p for p in folder.rglob("*") if p.suffix in kinds) if folder.is_dir() else []
     if files:
-        entry["spec"] = [[path.name, checksum(path)] for path in files]
+        entry["spec"] = [[path.relative_to(folder).as_posix(), checksum(path)] for path in files]
     return checksum(json.dumps(entry, sort_keys=True, default=str).encode())[:16]
 
 
