@@ -483,14 +483,14 @@ def test_parquet_of_any_types_is_the_same_table(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("model,dataset,accuracy\n" + "a,x,0.5\n" * 2000 + "\u00e9,x,0.5\n", "not UTF-8; expected UTF-8"),
+        ("model,dataset,accuracy\n" + "a,x,0.5\n" * 2000 + "\u00e9,x,0.5\n", "line 2002: .*is no utf-8"),
         (PLAIN.encode("utf-16-le"), "UTF-16; expected UTF-8"),
         (b"\x1f\x8b\x08\x00", "compressed; expected it unpacked"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "a workbook of an older Excel"),
         ("| model | dataset |\n|---|---|\n", "it is Markdown"),
         ("<table><tr><td>model</td></tr></table>", "it is HTML"),
         ("Results of May\nmodel,dataset,accuracy\na,x,1\n", "the first line is expected to name the columns"),
-        ("Results,,\nmodel,dataset,accuracy\na,x,1\n", "the first line is expected to name the columns"),
+        ("Results,,\nmodel,dataset,accuracy\na,x,1\n", "no column 'model' and none 'dataset'"),
         ("model dataset accuracy\na x 1\n", "one column only; expected commas, semicolons or tabs"),
         (PLAIN_HEAD + "\na,x,0.5\n" + PLAIN_HEAD + "\nb,x,0.4\n", "row 2, column 'accuracy': 'accuracy'"),
         (

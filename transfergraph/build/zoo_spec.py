@@ -279,7 +279,7 @@ def write_model_list(
         listed[name] = kept | {"spec": spec}
     write_whole(home / "models.json", json.dumps(listed, indent=1) + "\n")
 
-# %% ../../nbs/08_build/01_zoo_spec.ipynb #8edb47106e1a46a883d545849b8ab81b
+# %% ../../nbs/08_build/01_zoo_spec.ipynb #84c9270d
 def store_drawn(folder: str | Path, names: Iterable[str] = tuple(DRAWN)) -> None:
     "Draw the sets and write them as datasets with PNG images, a folder each."
     import io
@@ -302,7 +302,7 @@ def store_drawn(folder: str | Path, names: Iterable[str] = tuple(DRAWN)) -> None
             table.info.license = licence
         DatasetDict(tables).save_to_disk(str(Path(folder) / name))
 
-# %% ../../nbs/08_build/01_zoo_spec.ipynb #8763a12b2bbd4a93a75aff182afb95dc
+# %% ../../nbs/08_build/01_zoo_spec.ipynb #6a07bc20
 def draw_backbone(
     family: str,  # its name
     architecture: str,  # a name that timm knows

@@ -278,6 +278,8 @@ def finetune_all(
 
     datasets = [load_dataset(d) if isinstance(d, str | os.PathLike) else d for d in datasets]
     runs = plan_runs(backbones, datasets, settings, seeds)
+    if n_jobs < 1:
+        raise ValueError(f"n_jobs is {n_jobs}; expected 1 or more processes")
     runner = Runner(datasets, device, None if save is None else os.path.abspath(save), half)
     own, bar = Path(records), tqdm(total=len(runs), desc="fine-tuning", disable=not progress)
     with folder_lock(own.parent, own.name), bar:

@@ -207,7 +207,7 @@ def leaderboard_html(table: pd.DataFrame, models: int) -> str:  # `models`: how 
         + table_html(table, "Models", "models", marks=marks)
     )
 
-# %% ../../nbs/11_report/04_site.ipynb #938c804e27f84196a10c8828c723f798
+# %% ../../nbs/11_report/04_site.ipynb #3774f418
 EVERYTHING = " nothing hidden"  # a dataset of its own, which no record mentions; no name begins with a space
 
 

@@ -262,7 +262,7 @@ def _run(program, name, words):
         print(f"{name}: {as_options(error_line(e))}", file=sys.stderr)
         return 2 if isinstance(e, (ValueError, OSError, typer.TyperException)) else 1
 
-# %% ../../nbs/11_report/03_terminal.ipynb #8edb47106e1a46a883d545849b8ab81b
+# %% ../../nbs/11_report/03_terminal.ipynb #54f51db0
 def _steady(text):
     return re.sub(r"\b0x[0-9a-fA-F]{7,16}\b", "0x0", text)
 
@@ -302,7 +302,7 @@ def strip_volatile(notebook: "NotebookNode") -> "NotebookNode":
                     output.data[kind] = _steady(value)
     return notebook
 
-# %% ../../nbs/11_report/03_terminal.ipynb #7623eae2785240b9bd12b16a66d81610
+# %% ../../nbs/11_report/03_terminal.ipynb #172673cc
 _NOISE = ("IProgress not found", "`torch.jit.script` is deprecated")  # warnings of libraries about themselves
 
 
@@ -408,10 +408,10 @@ def yaml_value(text: str, origin: str) -> object:  # `origin`: what to call it i
         "Dates stay words: a notebook's parameter can't be one."
 
     Plain.add_constructor("tag:yaml.org,2002:timestamp", Plain.construct_yaml_str)
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = Plain
+    reader = YAML(typ="safe", pure=True)
+    reader.Constructor = Plain
     try:
-        return yaml.load(text)
+        return reader.load(text)
     except YAMLError as e:
         raise ValueError(f"{origin}: not YAML ({' '.join(str(e).split())})") from e
 

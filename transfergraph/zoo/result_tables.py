@@ -110,7 +110,7 @@ def read_table_file(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         hint = "; the first line is expected to name the columns" if re.search("field|column", reason) else ""
         raise ZooError(f"{path}: cannot be read as a table ({reason}{hint})") from error
-    table.columns = [str(clean_cell(name)) for name in table.columns]
+    table.columns = [re.sub(r'^"(.*)"$', r"\1", str(clean_cell(name))) for name in table.columns]
     table = table.loc[:, table.columns != ""].astype(object)  # the others are row numbers of a program
     if repeated := table.columns[table.columns.duplicated()].tolist():
         raise ZooError(f"{path}: column {repeated[0]!r} appears twice; expected each column once")

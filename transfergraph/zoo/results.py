@@ -239,20 +239,22 @@ def _alike(names: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _NO_NAMES = {
     r"(grand )?(mean|average|avg\.?|total|overall|median|std\.?)( .*)?": "of several results, not of one",
     r"nan|none|null|n/?a|[-—–?]+": "an empty cell by its name",
-    r"\d{1,2}-[a-z]{3}|[a-z]{3}-\d\d|\d{4}-\d\d-\d\d.*": "a date, as spreadsheets make of names",
+    rf"\d{{1,2}}-({_MONTHS})|({_MONTHS})-\d\d|\d{{4}}-\d\d-\d\d.*": "a date, as spreadsheets make of names",
 }
 
 
 def _tell_names(results, datasets, origin):
     "Warn of rows that are of no model or dataset by their name, and of accuracies far below chance."
     for kind in ("model", "dataset"):
-        for name in results[kind].unique():
-            whats = [w for form, w in _NO_NAMES.items() if re.fullmatch(form, name, re.IGNORECASE)]
-            if whats:
-                tell(f"{origin}: {kind} {name!r} is taken as a {kind}; it may be {whats[0]}")
+        for form, what in _NO_NAMES.items():
+            odd = [name for name in results[kind].unique() if re.fullmatch(form, name, re.IGNORECASE)]
+            if odd:
+                more = f" ({len(odd)} such names)" if len(odd) > 1 else ""
+                tell(f"{origin}: {kind} {odd[0]!r} is taken as a {kind}; it may be {what}{more}")
     classes = results["dataset"].map(datasets.set_index("dataset")["n_classes"]).astype(float)
     if len(low := np.flatnonzero(results["accuracy"] < 0.5 / classes)):
         row = results.iloc[low[0]]
