@@ -290,7 +290,8 @@ def load_dataset(
     name, source = read_source(spec, splits, text_column, label_column, decode, revision)
     for split, part in source.parts.items():
         if not len(part.labels):
-            raise ValueError(f"{spec}: the {split} split has no items")
+            advice = "" if split == "train" else "; splits={'train': 'NAME'} takes the training split alone"
+            raise ValueError(f"{spec}: the {split} split has no items{advice}")
     return _chosen(spec, name, source, test_share, per_class, random_state, keep_copies)
 
 # %% ../../nbs/02_data/10_dataset.ipynb #3ed186c9a28b402fb0bc4494df01f08d
