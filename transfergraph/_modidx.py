@@ -217,6 +217,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                           'transfergraph/data/folders.py'),
                                             'transfergraph.data.folders._say_loose': ( '02_data/folders.html#_say_loose',
                                                                                        'transfergraph/data/folders.py'),
+                                            'transfergraph.data.folders._say_masks': ( '02_data/folders.html#_say_masks',
+                                                                                       'transfergraph/data/folders.py'),
                                             'transfergraph.data.folders._whole_characters': ( '02_data/folders.html#_whole_characters',
                                                                                               'transfergraph/data/folders.py'),
                                             'transfergraph.data.folders._words': ( '02_data/folders.html#_words',

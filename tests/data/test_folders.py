@@ -477,3 +477,33 @@ def test_what_must_be_unpacked_or_saved_first_is_said(tmp_path, suffix, advice):
         loaded(tmp_path / f"a{suffix}")
     with refused(rf"no data in this folder \(it has 1 {suffix}; {advice}\)"):
         loaded(tmp_path)
+
+
+def test_masks_beside_images_in_a_class_are_said(tmp_path):
+    layout(tmp_path, "benign", "malignant", n=8)
+    for label in ("benign", "malignant"):
+        for i in range(4):
+            (tmp_path / label / f"{i + 4}.png").rename(tmp_path / label / f"{i}_mask.png")
+    (line,) = said(tmp_path)[1]
+    assert "8 images are called as masks of others and are read as images" in line
+
+
+@pytest.mark.parametrize("name", ["README.txt", "LICENSE.TXT"])
+def test_notes_among_texts_are_no_texts(tmp_path, name):
+    texts(tmp_path / "good")
+    texts(tmp_path / "bad")
+    (tmp_path / "good" / name).write_text("about these data")
+    dataset, (line,) = said(tmp_path)
+    assert sum(map(len, dataset.labels.values())) == 8 and "1 files are not read" in line
+
+
+def test_an_address_is_not_fetched():
+    with pytest.raises(FileNotFoundError, match="addresses are not fetched; download it"):
+        loaded("https://example.org/reviews.csv")
+
+
+def test_an_image_that_a_parquet_file_names_and_is_not_there_is_named_by_row(tmp_path):
+    cells = [{"bytes": None, "path": f"{i}.png"} for i in range(8)]
+    pd.DataFrame({"image": cells, "label": ["x", "y"] * 4}).to_parquet(tmp_path / "a.parquet")
+    with refused(r"a\.parquet: row 1: image file '.*0\.png' cannot be read: No such file"):
+        loaded(tmp_path / "a.parquet")

@@ -192,6 +192,8 @@ def read_source(
     a_path = not isinstance(spec, str) or table_suffix(path)
     if a_path or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", text, re.ASCII):
         known = f"{READABLE} ({listed(EMBEDDED, 50)})"
+        if re.match(r"\w{2,}://", text):
+            raise FileNotFoundError(f"{text}: addresses are not fetched; download it and name the file")
         raise FileNotFoundError(f"{text or 'empty name'}: no such file or folder; {known}")
     found = read_hub(text, EMBEDDED, revision)
     return text, read_arrow(found, splits, *columns, decode, text)

@@ -303,7 +303,7 @@ def decoded_text(content: bytes) -> str:
         raise ValueError(f"line {line}: {what}; save the file in the encoding UTF-8") from error
     if "\0" in text:
         raise ValueError("zero bytes, as in UTF-16 without a mark; save the file in the encoding UTF-8")
-    return text
+    return text.removesuffix("\x1a")  # the end of a file under DOS
 
 
 def _read_text(path: Path) -> str:
@@ -329,6 +329,20 @@ def _say_left_out(where: str, left: Counter, read: Counter) -> None:
     kinds = listed((f"{n} {suffix}" for suffix, n in by_suffix.most_common()), 4)
     share = f"{by_class[most]} of {by_class[most] + read[most]} of class {most!r}"
     say(f"{where}: {left.total()} files are not read ({kinds}), {share}")
+
+
+_NOTES = {"readme", "license", "licence", "copying", "changelog", "citation"}
+
+
+def _say_masks(root: Path, paths: Sequence[Path]) -> None:
+    names = {path.with_suffix("") for path in paths}
+    bare = lambda path: path.with_name(
+        re.sub(r"[_-](mask|seg|gt|segmentation)(_\d+)?$", "", path.stem, flags=re.I)
+    )
+    marks = [path for path in paths if (own := bare(path)) != path.with_suffix("") and own in names]
+    if marks:
+        what = f"{len(marks)} images are called as masks of others and are read as images"
+        say(f"{root}: {what}, first {marks[0]}; take them away if they are masks")
 
 
 def _say_loose(root: Path, classes: Mapping[str, Mapping[str, Path]]) -> None:
@@ -364,8 +378,9 @@ def read_folder(
     for split, found in files.items():
         paths, labels, home = [], [], {}
         for label, several in found.items():
-            chosen = [(path, place) for path, place in several if has_suffix(path, suffixes)]
-            others = Counter(path.suffix for path, _ in several if not has_suffix(path, suffixes))
+            wanted = lambda p: has_suffix(p, suffixes) and not (texts and p.stem.lower() in _NOTES)
+            chosen = [(path, place) for path, place in several if wanted(path)]
+            others = Counter(path.suffix for path, _ in several if not wanted(path))
             others += Counter({"hidden": _n_hidden(classes[split][label], suffixes)})
             if not chosen:
                 has = listed(f"{n} {suffix or 'files without suffix'}" for suffix, n in others.most_common(3))
@@ -388,6 +403,8 @@ def read_folder(
         sizes = lambda paths=paths: [path.stat().st_size for path in paths]
         parts[split] = image_part(labels, name_of, [path.read_bytes for path in paths], decode, sizes)
     _say_left_out(str(root), left, read)
+    if images:
+        _say_masks(root, [path for path in every if has_suffix(path, IMAGE_SUFFIXES)])
     if texts:
         parts = filled_texts(parts, str(root))
     names = sorted({label for found in files.values() for label in found})
