@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import warnings
 
@@ -451,6 +452,16 @@ def test_names_without_a_suffix_are_found_in_several_folders(tmp_path):
             (tmp_path / f"part_{part}" / f"{i}.png").rename(tmp_path / f"part_{part}" / f"i{part}{i}.png")
     names = [f"i{part}{i}" for part in (1, 2) for i in range(4)]
     table(tmp_path / "metadata.csv", labelled(names))
+    assert sizes(loaded(tmp_path)) == {"train": 6, "test": 2}
+
+
+def test_addresses_and_rows_without_a_key_beside_names_of_images_do_not_matter(tmp_path):
+    images(tmp_path, 8)
+    rows = [
+        {"url": f"https://example.org/{i}.png", "file_name": f"{i}.png", "label": i % 2} for i in range(8)
+    ]
+    rows[3]["note"] = "blurred"
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert sizes(loaded(tmp_path)) == {"train": 6, "test": 2}
 
 

@@ -182,23 +182,25 @@ def _locator(root: Path, table: Table, values: Sequence[str]) -> Callable[[str],
     return None
 
 
-def _file_column(table: Table, root: Path, wanted: str | None, alone: bool) -> tuple[str, Callable] | None:
-    "The column that names files of images, and where they are; names without a suffix are another's last."
+def _file_column(
+    table: Table, root: Path, wanted: str | None, label: str | None
+) -> tuple[str, Callable[[str], Path] | None] | None:  # None in place of the function: none of them is there
+    "The column that names files of images, and where they are; names without a suffix come last."
     columns, found = [wanted] if wanted in table.columns else table.columns, {}
     texts = wanted is None and {column.strip().lower() for column in columns} & {*TEXT_COLUMNS[:-2]}
     for column in columns:
-        values = [value for value in table.read([column])[0][0][:50] if value not in (None, "")]
-        if values and all(isinstance(value, str) for value in values):
+        try:
+            values = [value for value in table.read([column])[0][0][:50] if value not in (None, "")]
+        except ValueError:  # some rows of JSON have no such column
+            continue
+        if column != label and values and all(isinstance(value, str) for value in values):
             found[column] = (values, all(map(FILE_OF_IMAGE.fullmatch, values)))
     for column in sorted(found, key=lambda column: not found[column][1]):
         values, full = found[column]
         ids = not texts and len(set(values)) == len(values)
         if (full or ids) and (file_of := _locator(root, table, values)):
             return column, file_of
-        if full and alone:
-            what = f"none of the images in column {column!r}, such as {values[0]!r}, is there"
-            raise ValueError(f"{table.where}: {what}; expected them in {root}")
-    return None
+    return next(((column, None) for column, (_, full) in found.items() if full), None)
 
 
 def image_tables(root: Path) -> dict[str, list[Path]]:
@@ -235,17 +237,22 @@ def read_image_table(
     columns = {column.strip().lower() for several in opened.values() for column in several[0].columns}
     if label_column is None and not alone and not columns & set(LABEL_COLUMNS):
         return None  # folders are the classes
-    named = {}
-    for name, several in opened.items():
-        if not _SUBMISSION.match(name) and (at := _file_column(several[0], root, text_column, bool(alone))):
-            named[name] = at[0]
-            opened[name] = [replace(table, file_of=at[1]) for table in several]
-    if named:
-        if others := [name for name in opened if name not in named and not _SUBMISSION.match(name)]:
+    opened = {name: several for name, several in opened.items() if not _SUBMISSION.match(name)}
+    at = {name: _file_column(several[0], root, text_column, label_column) for name, several in opened.items()}
+    if named := {name: place for name, place in at.items() if place and place[1]}:
+        for name, (_, file_of) in named.items():
+            opened[name] = [replace(table, file_of=file_of) for table in opened[name]]
+        if others := [name for name in opened if name not in named]:
             say(f"{root}: not read: {listed(others, 5)}, which names no image beside it")
-        column = text_column or named.get("train", next(iter(named.values())))
+        first = next((name for name in named if split_of(name) == "train"), next(iter(named)))
+        column = text_column or named[first][0]
         how = (splits, column, label_column, decode, str(root), True)
         return read_splits(list(named), opened.__getitem__, *how)
+    if missing := next((name for name, place in at.items() if place and alone), None):
+        column, table = at[missing][0], opened[missing][0]
+        value = next(value for value in table.read([column])[0][0] if value)
+        what = f"none of the images in column {column!r}, such as {value!r}, is there"
+        raise ValueError(f"{table.where}: {what}; expected them in {root}")
     if found:
         files = listed(path for files in found.values() for path in files)
         raise ValueError(f"{files}: no column names the images beside it; expected a column file_name")
