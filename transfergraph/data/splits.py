@@ -199,7 +199,7 @@ def _named(name_of: Callable[[int], str], row: int, read: Callable[[], bytes]) -
         try:
             return read()
         except OSError as error:
-            what = f"image file {str(error.filename)!r} cannot be read: {error.strerror}"
+            what = f"cannot be read: {error.strerror or error}, {error.filename}"
             raise ValueError(f"{name_of(row)}: {what}") from error
         except ValueError as error:
             raise ValueError(f"{name_of(row)}: {error}") from error
