@@ -66,8 +66,9 @@ def _say(text):
 Form = Annotated[bool | None, Option("--json/--csv", help="print the table as JSON, or as CSV")]
 Quiet = _flag("--quiet", "no progress bars")
 FitFolder = _argument("ZOO", "folder of a zoo, or of a saved fit")
-_DATA = "your data: a folder of images, a CSV, Parquet or JSON-lines file, or an embedded name"
-TextColumn = _option(str, "NAME", "column of the texts", "guessed")
+_DATA = "your data: a folder with a folder of images for each class, a CSV, Parquet or JSON-lines file with"
+_DATA += " texts and labels, or an embedded name"
+TextColumn = _option(str, "NAME", "column of the texts, or of the images", "guessed")
 LabelColumn = _option(str, "NAME", "column of the labels", "guessed")
 Splits = _option(list[str], "OURS=THEIRS", "a split of your data, as in test=dev; may be repeated", "guessed")
 KeepCopies = _flag("--keep-copies", "leave items in the test that are also in train")

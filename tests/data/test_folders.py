@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import warnings
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from transfergraph.data.dataset import load_dataset
 from transfergraph.data.folders import choose_splits, split_of
+from transfergraph.data.images import decode_image
 
 
 def refused(match):
@@ -344,3 +346,175 @@ def test_names_that_are_no_utf8_are_names(tmp_path):
 )
 def test_splits_are_chosen_as_asked_or_by_name(found, wanted, chosen):
     assert choose_splits(found, wanted, "x") == chosen
+
+
+# Folders that are no classes
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["images", "masks"],
+        ["JPEGImages", "SegmentationClass"],
+        ["train/images", "train/masks", "test/images", "test/masks"],
+        ["train/img", "train/gt", "train/more"],
+        ["train2017", "val2017", "annotations"],
+    ],
+)
+def test_images_beside_what_is_marked_in_them_are_no_classes(tmp_path, folders):
+    with refused("look like images and what is marked in them, not like classes"):
+        loaded(layout(tmp_path, *folders))
+
+
+def test_boxes_in_files_beside_images_are_no_class(tmp_path):
+    for split in ("train", "val"):
+        images(tmp_path / "images" / split)
+        texts(tmp_path / "labels" / split)
+    with refused("images and labels look like images and what is marked in them"):
+        loaded(tmp_path)
+
+
+def test_classes_may_be_called_as_annotations(tmp_path):
+    assert loaded(layout(tmp_path / "a", "mask", "no_mask")).label_names == ["mask", "no_mask"]
+    layout(tmp_path / "b", "images", "labels")
+    assert loaded(tmp_path / "b", splits={"train": "."}).label_names == ["images", "labels"]
+
+
+@pytest.mark.parametrize("other", ["extra", "more_images", "pictures"])
+def test_flat_splits_beside_another_folder_are_no_classes(tmp_path, other):
+    with refused("train: no folders in it; expected a folder of images for each class"):
+        loaded(layout(tmp_path, "train", "test", other))
+
+
+@pytest.mark.parametrize("only", ["images", "unknown", "test"])
+def test_a_test_in_one_folder_of_no_class_has_no_labels(tmp_path, only):
+    layout(tmp_path, "train/cat/images", "train/dog/images", "val/cat", "val/dog", f"test/{only}")
+    dataset, lines = said(tmp_path)
+    assert sizes(dataset) == {"train": 8, "test": 8} and dataset.label_names == ["cat", "dog"]
+    assert any("test has no folders for classes of train, so no labels" in line for line in lines)
+
+
+def test_images_outside_of_classes_are_counted(tmp_path):
+    layout(tmp_path, "train/cat", "train/dog", "test/cat", "test/dog", "train", n=3)
+    dataset, (line,) = said(tmp_path)
+    assert sizes(dataset) == {"train": 6, "test": 6} and "3 images lie in no folder of a class" in line
+
+
+def test_names_of_folders_that_are_almost_alike_are_said_or_refused(tmp_path):
+    dataset, (line,) = said(layout(tmp_path / "a", "Cat", "cat", "dog"))
+    assert dataset.n_classes == 3 and "labels 'Cat', 'cat' are different classes" in line
+    with refused("another folder has the same name"):
+        loaded(layout(tmp_path / "b", "caf\u00e9", "cafe\u0301", "tea"))
+
+
+NAMES = {  # how a table calls the images {images/0.png, ...} -> whether a line says how they were found
+    "images/{}.png": False,
+    "images\\{}.png": False,
+    "./images/{}.png": False,
+    "{}.png": False,
+    "Images/{}.PNG": False,
+    "D:\\mine\\images\\{}.png": True,
+    "/data/photos/{}.png": True,
+    "{}": True,
+}
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_images_are_found_by_the_names_that_another_machine_gave_them(tmp_path, form):
+    images(tmp_path / "images", 8)
+    rows = [["file", "label"], *([form.format(i), "xy"[i % 2]] for i in range(8))]
+    table(tmp_path / "labels.csv", rows)
+    dataset, lines = said(tmp_path)
+    assert (dataset.modality, dataset.label_names) == ("image", ["x", "y"])
+    seen = {}
+    for split, items in dataset.items.items():
+        seen |= {item.tobytes(): dataset.label_names[y] for item, y in zip(items, dataset.labels[split])}
+    side = dataset.items["train"].shape[1]
+    files = [(tmp_path / "images" / f"{i}.png").read_bytes() for i in range(8)]
+    assert [seen[decode_image(file, "", side).tobytes()] for file in files] == list("xyxyxyxy")
+    assert any("are looked for as" in line for line in lines) == NAMES[form]
+
+
+def test_an_image_of_another_class_never_stands_for_one_that_is_missing(tmp_path):
+    layout(tmp_path / "photos", "cat", "dog")
+    names = [f"photos/{label}/{i}.png" for label in ("cat", "dog") for i in range(4)]
+    table(tmp_path / "metadata.csv", labelled(names))
+    assert loaded(tmp_path).modality == "image"
+    (tmp_path / "photos" / "cat" / "3.png").unlink()
+    with refused(r"metadata\.csv: row 4: image file 'photos/cat/3\.png' is not there"):
+        loaded(tmp_path)
+
+
+def test_names_without_a_suffix_are_found_in_several_folders(tmp_path):
+    for part in (1, 2):
+        images(tmp_path / f"part_{part}", 4)
+        for i in range(4):
+            (tmp_path / f"part_{part}" / f"{i}.png").rename(tmp_path / f"part_{part}" / f"i{part}{i}.png")
+    names = [f"i{part}{i}" for part in (1, 2) for i in range(4)]
+    table(tmp_path / "metadata.csv", labelled(names))
+    assert sizes(loaded(tmp_path)) == {"train": 6, "test": 2}
+
+
+def test_addresses_and_rows_without_a_key_beside_names_of_images_do_not_matter(tmp_path):
+    images(tmp_path, 8)
+    rows = [
+        {"url": f"https://example.org/{i}.png", "file_name": f"{i}.png", "label": i % 2} for i in range(8)
+    ]
+    rows[3]["note"] = "blurred"
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert sizes(loaded(tmp_path)) == {"train": 6, "test": 2}
+
+
+def test_each_table_beside_images_is_a_split(tmp_path):
+    images(tmp_path / "images", 12)
+    for name, found in (("train", range(8)), ("test", range(8, 12))):
+        table(tmp_path / f"{name}.csv", labelled([f"images/{i}.png" for i in found]))
+    table(tmp_path / "sample_submission.csv", labelled([f"images/{i}.png" for i in range(8, 12)]))
+    dataset, lines = said(tmp_path)
+    assert sizes(dataset) == {"train": 8, "test": 4} and not lines
+
+
+def test_a_table_of_images_that_are_all_missing_is_named(tmp_path):
+    images(tmp_path / "images", 8)
+    table(tmp_path / "labels.csv", labelled([f"photo_{i}.jpg" for i in range(8)]))
+    with refused(r"labels\.csv: none of the images in column 'file_name', such as 'photo_0\.jpg', is there"):
+        loaded(tmp_path)
+
+
+@pytest.mark.parametrize("suffix, advice", [(".tar", "unpack it"), (".xlsx", "save it as CSV")])
+def test_what_must_be_unpacked_or_saved_first_is_said(tmp_path, suffix, advice):
+    (tmp_path / f"a{suffix}").write_bytes(b"x")
+    with refused(f"a{suffix}: not a kind of file that is known; .*; {advice}"):
+        loaded(tmp_path / f"a{suffix}")
+    with refused(rf"no data in this folder \(it has 1 {suffix}; {advice}\)"):
+        loaded(tmp_path)
+
+
+def test_masks_beside_images_in_a_class_are_said(tmp_path):
+    layout(tmp_path, "benign", "malignant", n=8)
+    for label in ("benign", "malignant"):
+        for i in range(4):
+            (tmp_path / label / f"{i + 4}.png").rename(tmp_path / label / f"{i}_mask.png")
+    (line,) = said(tmp_path)[1]
+    assert "8 images are called as masks of others and are read as images" in line
+
+
+@pytest.mark.parametrize("name", ["README.txt", "LICENSE.TXT"])
+def test_notes_among_texts_are_no_texts(tmp_path, name):
+    texts(tmp_path / "good")
+    texts(tmp_path / "bad")
+    (tmp_path / "good" / name).write_text("about these data")
+    dataset, (line,) = said(tmp_path)
+    assert sum(map(len, dataset.labels.values())) == 8 and "1 files are not read" in line
+
+
+def test_an_address_is_not_fetched():
+    with pytest.raises(FileNotFoundError, match="addresses are not fetched; download it"):
+        loaded("https://example.org/reviews.csv")
+
+
+def test_an_image_that_a_parquet_file_names_and_is_not_there_is_named_by_row(tmp_path):
+    cells = [{"bytes": None, "path": f"{i}.png"} for i in range(8)]
+    pd.DataFrame({"image": cells, "label": ["x", "y"] * 4}).to_parquet(tmp_path / "a.parquet")
+    with refused(r"a\.parquet: row 1: cannot be read: No such file or directory, .*0\.png"):
+        loaded(tmp_path / "a.parquet")

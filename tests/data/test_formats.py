@@ -201,7 +201,8 @@ def test_separators_marks_and_columns_without_a_name_are_found_out(tmp_path, con
         ("a.csv", "3,Wall St. is up\n4,Rain\n", r"which column holds the texts\?.* first line their names\?"),
         ("a.jsonl", '{"text": "a", "label": 0}\n{"body": "b", "label": 1}', "line 2: 'text' is missing"),
         ("a.jsonl", '{"text": "a", "label": 0, "label": 1}', "line 1: 'label' appears twice in one object"),
-        ("a.json", '{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "expected a list of objects"),
+        ("a.json", '{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "which column holds the labels"),
+        ("a.json", '{"images": [{"id": 1}], "boxes": [{"id": 1}]}', "expected a list of objects"),
         ("a.json", '{"text": "a"', "a.json: cannot be read as a table: line 1"),
         ("a.csv.gz", b"no gzip", r"a\.csv\.gz: cannot be read as a table: Not a gzipped file"),
         ("a.xlsx", b"PK\3\4", r"a\.xlsx: not a kind of file that is known; expected \.csv"),
@@ -381,3 +382,128 @@ def test_labels_that_differ_in_case_alone_are_said(tmp_path):
     frame = pd.DataFrame({"text": list("abcdefgh"), "label": ["Yes", "yes", "no", "no"] * 2})
     frame.to_csv(tmp_path / "a.csv", index=False)
     assert any("'Yes', 'yes' are different classes" in line for line in said(tmp_path / "a.csv")[1])
+
+
+# What is no text, no table, or a table of another shape
+
+
+NO_TEXTS = {
+    "clips/{}.wav": "the name of a file as every other",
+    "documents/{}.txt": "the name of a file as every other",
+    "12 255 0 {}": "numbers as every other",
+    "[0.5, 1e-3, {}]": "numbers as every other",
+    "iVBORw0KGgoAAAANSUhEUg{}": "an image written as text as every other",
+    "data:image/png;base64,iVBOR{}": "an image written as text as every other",
+    "<PIL.PngImagePlugin.PngImageFile image mode=RGB size=9x9 at 0x{}>": "a printed object as every other",
+    "{{'bytes': b'abc', 'path': '{}.png'}}": "a printed object as every other",
+    "https://example.org/{}.jpg?w=100": "is an address; expected a file",
+    "photos/{}.png": "image file 'photos/0.png' is not there",
+}
+
+
+@pytest.mark.parametrize("form", NO_TEXTS)
+def test_columns_of_what_is_no_text_are_refused(tmp_path, form):
+    lines = [f'"{form.format(i)}",{"xy"[i % 2]}' for i in range(8)]
+    path = write(tmp_path / "a.csv", "column,label\n" + "\n".join(lines))
+    with refused(f"row 1: .*{NO_TEXTS[form]}"):
+        loaded(path)
+    write(path, "column,label\nwords between,x\n" + "\n".join(lines))
+    if ".png" in form and "{{" not in form:
+        with refused("row 1: image file 'words between' is not there"):
+            loaded(path)
+    elif "http" not in form:
+        assert len(meaning(loaded(path))[1]) == 9  # one text among them, and they may be texts
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html>\n<html><body>Sign in, please</body></html>", "a web page in place of the file"),
+        (b"PK\3\4 packed", "an archive or a workbook"),
+        (b"\xef\xbb\xbf\r\n", "the file is empty"),
+        (b"My results\n\ntext,label\na,x\n", r"is the first line, 'My results', that of the names\?"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_file_in_place_of_a_table_is_told_as_what_it_is(tmp_path, name, content, message):
+    content = content.replace(b",", b"\t") if name == "a.tsv" and b"text" in content else content
+    with refused(f"{name}: cannot be read as a table: .*{message}"):
+        loaded(write(tmp_path / name, content))
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_header_of_a_joined_file_is_no_row(tmp_path, mark):
+    content = f"text,label\n{rows()}\n{mark}text,label\n{rows('other {}')}\n"
+    dataset, lines = said(write(tmp_path / "a.csv", content))
+    assert dataset.label_names == ["x", "y"] and len(meaning(dataset)[1]) == 16
+    assert any("1 rows are the header again and are left out, the first is row 9" in line for line in lines)
+    with refused(r"a\.csv: row 18: label ''"):
+        loaded(write(tmp_path / "a.csv", content + "last,\n"))
+
+
+@pytest.mark.parametrize("shape", ["index", "split", "table", "by split", "fastText"])
+def test_other_shapes_of_the_same_rows(tmp_path, shape):
+    frame = pd.DataFrame({"text": [f"text {i}" for i in range(8)], "label": ["x", "y"] * 4})
+    if shape == "fastText":
+        content = "\n".join(f"__label__{row.label} {row.text}" for row in frame.itertuples())
+    elif shape == "by split":
+        found = frame.to_dict("records")
+        content = json.dumps({"train": found[:6], "dev": found[6:]})
+    else:
+        content = frame.to_json(orient=shape)
+    dataset = loaded(write(tmp_path / ("a.txt" if shape == "fastText" else "a.json"), content))
+    assert meaning(dataset) == (["x", "y"], dict(zip(frame["text"], frame["label"])))
+    if shape == "by split":
+        assert dataset.items["test"].tolist() == ["text 6", "text 7"]
+
+
+def test_several_labels_of_fasttext_are_refused_with_the_line(tmp_path):
+    content = "__label__x a\n\n__label__y __label__x b\n__label__x c\n"
+    with refused(r"a\.txt: .* 3: label \['y', 'x'\]; expected a word"):
+        loaded(write(tmp_path / "a.txt", content))
+
+
+@pytest.mark.parametrize(
+    "column, values, expected",
+    [
+        ("dataset", ["train", "test"], {"train": 6, "test": 2}),
+        ("phase", ["TRAIN", "val"], {"train": 6, "test": 2}),
+        ("is_valid", [False, True], {"train": 6, "test": 2}),
+        ("is_train", [1, 0], {"train": 6, "test": 2}),
+        ("split", ["train", "test", ""], {"train": 5, "test": 2}),
+        ("split", ["train", "test", "unlabeled"], {"train": 5, "test": 2}),
+        ("place", ["train station", "test site"], {"train": 6, "test": 2}),
+        ("is_long", [True, False], {"train": 6, "test": 2}),
+    ],
+)
+def test_a_column_of_splits_is_followed_whatever_its_name(tmp_path, column, values, expected):
+    of_rows = [values[0]] * 6 + [values[1]] * 2
+    if len(values) > 2:
+        of_rows[0] = values[2]
+    frame = pd.DataFrame({"text": list("abcdefgh"), "label": ["x", "y"] * 4, column: of_rows})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    dataset, lines = said(tmp_path / "a.csv")
+    assert {split: len(found) for split, found in dataset.labels.items()} == expected
+    followed = column not in ("place", "is_long")
+    assert (dataset.items["test"].tolist() == ["g", "h"]) == followed
+    assert followed == (not any(f"not read: {column!r}" in line for line in lines))
+    if column in ("dataset", "phase", "is_valid", "is_train"):
+        assert any(f"column {column!r} says the split; splits={{'train': 'a'}}" in line for line in lines)
+        every = loaded(tmp_path / "a.csv", splits={"train": "a"})
+        assert sorted([*every.items["train"], *every.items["test"]]) == list("abcdefgh")
+
+
+def test_a_label_that_is_only_the_other_column_is_said(tmp_path):
+    pd.DataFrame({"text": list("abcdefgh"), "length": [3, 4] * 4}).to_csv(tmp_path / "a.csv", index=False)
+    (line,) = said(tmp_path / "a.csv")[1]
+    assert "labels are in 'length', the only other column" in line
+    assert not said(tmp_path / "a.csv", label_column="length")[1]
+
+
+def test_a_test_without_rows_names_the_way_out(tmp_path):
+    pd.DataFrame({"text": list("abcdefgh"), "label": [0, 1] * 4}).to_csv(tmp_path / "train.csv", index=False)
+    (tmp_path / "test.csv").write_text("text,label\n")
+    with refused("the test split has no items; splits="):
+        loaded(tmp_path)
+    assert len(loaded(tmp_path, splits={"train": "train"}).labels["test"]) == 2

@@ -192,6 +192,8 @@ def read_source(
     a_path = not isinstance(spec, str) or table_suffix(path)
     if a_path or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", text, re.ASCII):
         known = f"{READABLE} ({listed(EMBEDDED, 50)})"
+        if re.match(r"\w{2,}://", text):
+            raise FileNotFoundError(f"{text}: addresses are not fetched; download it and name the file")
         raise FileNotFoundError(f"{text or 'empty name'}: no such file or folder; {known}")
     found = read_hub(text, EMBEDDED, revision)
     return text, read_arrow(found, splits, *columns, decode, text)
@@ -290,7 +292,8 @@ def load_dataset(
     name, source = read_source(spec, splits, text_column, label_column, decode, revision)
     for split, part in source.parts.items():
         if not len(part.labels):
-            raise ValueError(f"{spec}: the {split} split has no items")
+            advice = "" if split == "train" else "; splits={'train': 'NAME'} takes the training split alone"
+            raise ValueError(f"{spec}: the {split} split has no items{advice}")
     return _chosen(spec, name, source, test_share, per_class, random_state, keep_copies)
 
 # %% ../../nbs/02_data/10_dataset.ipynb #3ed186c9a28b402fb0bc4494df01f08d

@@ -165,6 +165,24 @@ def written(name: str) -> str:
 # %% ../../nbs/02_data/04_folders.ipynb #5a6394ec
 _WITHOUT_LABELS = {"unsup", "unsupervised", "unlabeled", "unlabelled"}
 _CLASSES = "expected a folder of images for each class (or of .txt files)"
+_ANNOTATIONS = set("annotation annotations bbox bboxes groundtruth gt label labels mask masks".split())
+_ANNOTATIONS |= set("segmentationclass segmentationobject segmentation segmentations xmls".split())
+_ANNOTATED = {"image", "images", "img", "imgs", "jpegimages", "frames", "photos"}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
+
+
+def _refuse_annotations(root: Path, names: Iterable[str], train: str) -> None:
+    "Images beside their masks or boxes are data for detection, not two classes."
+    marks = [name for name in names if _letters(name) in _ANNOTATIONS]
+    items = [name for name in names if _letters(name) in _ANNOTATED or split_of(name)]
+    if marks and items:
+        what = f"{items[0]} and {marks[0]} look like images and what is marked in them, not like classes"
+        raise ValueError(
+            f"{root}: {what}; {_CLASSES}, or splits={{'train': '{train}'}} where they are classes"
+        )
 
 
 def _by_split(folders: Iterable[str], inner: Mapping[str, Mapping]) -> bool:
@@ -192,7 +210,13 @@ def class_folders(
     inner = {name: subfolders(path) for name, path in folders.items()}
     in_each = set.intersection(*map(set, inner.values())) if inner else set()
     names = sorted({name for found in inner.values() for name in found})
+    if splits is None:
+        _refuse_annotations(root, folders, ".")
     if splits is None and not _by_split(folders, inner):
+        called = {split: name for name in folders for split in SPLITS if _letters(name) in SPLITS[split]}
+        if "train" in called and len(called) > 1:
+            hint = "or splits={'train': '.'} where it is a class"
+            raise ValueError(f"{root / called['train']}: no folders in it; {_CLASSES}, {hint}")
         if in_each and all(map(split_of, names)) and "train" in map(split_of, names):
             chosen = choose_splits(names, None, str(root))
             return {s: {c: found[n] for c, found in inner.items() if n in found} for s, n in chosen.items()}
@@ -211,9 +235,12 @@ def class_folders(
         if not classes[split] and (split == "train" or splits is not None):
             other = ", or splits={'train': '.'} where it is a class" if splits is None else ""
             raise ValueError(f"{root / name}: no folders in it; {_CLASSES}{other}")
-    if without := [split for split, found in classes.items() if not found]:
+    if splits is None:
+        _refuse_annotations(root, names, chosen["train"])
+    strange = lambda found: splits is None and len(found) == 1 and not found.keys() & classes["train"].keys()
+    if without := [split for split, found in classes.items() if not found or strange(found)]:
         names = listed(chosen[split] for split in without)
-        say(f"{root}: {names} has no folders for classes, so no labels; it is left out")
+        say(f"{root}: {names} has no folders for classes of train, so no labels; it is left out")
         chosen = validation_as_test({s: n for s, n in chosen.items() if s not in without}, str(root))
         classes = {split: inner[name] for split, name in chosen.items()}
     return classes
@@ -276,7 +303,7 @@ def decoded_text(content: bytes) -> str:
         raise ValueError(f"line {line}: {what}; save the file in the encoding UTF-8") from error
     if "\0" in text:
         raise ValueError("zero bytes, as in UTF-16 without a mark; save the file in the encoding UTF-8")
-    return text
+    return text.removesuffix("\x1a")  # the end of a file under DOS
 
 
 def _read_text(path: Path) -> str:
@@ -304,16 +331,41 @@ def _say_left_out(where: str, left: Counter, read: Counter) -> None:
     say(f"{where}: {left.total()} files are not read ({kinds}), {share}")
 
 
+_NOTES = {"readme", "license", "licence", "copying", "changelog", "citation"}
+
+
+def _say_masks(root: Path, paths: Sequence[Path]) -> None:
+    names = {path.with_suffix("") for path in paths}
+    bare = lambda path: path.with_name(
+        re.sub(r"[_-](mask|seg|gt|segmentation)(_\d+)?$", "", path.stem, flags=re.I)
+    )
+    marks = [path for path in paths if (own := bare(path)) != path.with_suffix("") and own in names]
+    if marks:
+        what = f"{len(marks)} images are called as masks of others and are read as images"
+        say(f"{root}: {what}, first {marks[0]}; take them away if they are masks")
+
+
+def _say_loose(root: Path, classes: Mapping[str, Mapping[str, Path]]) -> None:
+    above = dict.fromkeys([root, *(path.parent for found in classes.values() for path in found.values())])
+    loose = [p for folder in above for p in visible(folder) if has_suffix(p, IMAGE_SUFFIXES) and p.is_file()]
+    if loose:
+        say(f"{root}: {len(loose)} images lie in no folder of a class and are not read, first {loose[0]}")
+
+
 def read_folder(
     root: Path,
     splits: Mapping[str, str] | None,  # see `choose_splits`
     decode: Callable,  # (read, names) -> images
 ) -> Source:
     "Images or texts by class folder, with or without split folders above."
-    classes = {
-        split: {written(name): path for name, path in found.items()}
-        for split, found in class_folders(root, splits).items()
-    }
+    found, classes = class_folders(root, splits), {}
+    _say_loose(root, found)
+    for split, several in found.items():
+        classes[split] = {written(name): path for name, path in several.items()}
+        if len(classes[split]) < len(several):
+            twin = next(n for n, path in several.items() if classes[split][written(n)] != path)
+            what = f"another folder has the same name {written(twin)!r} in other bytes; expected one"
+            raise ValueError(f"{several[twin]}: {what}")
     if left := {name for found in classes.values() for name in found if name.lower() in _WITHOUT_LABELS}:
         say(f"{root}: {listed(sorted(left))} is no class, it is left out")
         classes = {s: {c: p for c, p in found.items() if c not in left} for s, found in classes.items()}
@@ -326,8 +378,9 @@ def read_folder(
     for split, found in files.items():
         paths, labels, home = [], [], {}
         for label, several in found.items():
-            chosen = [(path, place) for path, place in several if has_suffix(path, suffixes)]
-            others = Counter(path.suffix for path, _ in several if not has_suffix(path, suffixes))
+            wanted = lambda p: has_suffix(p, suffixes) and not (texts and p.stem.lower() in _NOTES)
+            chosen = [(path, place) for path, place in several if wanted(path)]
+            others = Counter(path.suffix for path, _ in several if not wanted(path))
             others += Counter({"hidden": _n_hidden(classes[split][label], suffixes)})
             if not chosen:
                 has = listed(f"{n} {suffix or 'files without suffix'}" for suffix, n in others.most_common(3))
@@ -350,6 +403,8 @@ def read_folder(
         sizes = lambda paths=paths: [path.stat().st_size for path in paths]
         parts[split] = image_part(labels, name_of, [path.read_bytes for path in paths], decode, sizes)
     _say_left_out(str(root), left, read)
+    if images:
+        _say_masks(root, [path for path in every if has_suffix(path, IMAGE_SUFFIXES)])
     if texts:
         parts = filled_texts(parts, str(root))
     names = sorted({label for found in files.values() for label in found})

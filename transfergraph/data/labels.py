@@ -151,10 +151,11 @@ def encode_labels(
         found = {*classes.values()}
         numbers = all(re.fullmatch(r"-?\d+", name) for name in found)
         names = sorted(found, key=(lambda name: (int(name), name)) if numbers else None)
-        known, alike = {name: i for i, name in enumerate(names)}, {}
-        for name in names:
-            alike.setdefault(normalised(name).lstrip("0"), []).append(name)
-        if twins := next((found for found in alike.values() if len(found) > 1), None):
-            say(f"{name_of('train', 0)} and others: labels {listed(map(repr, twins))} are different classes")
+        known = {name: i for i, name in enumerate(names)}
+    alike = {}
+    for name in names:
+        alike.setdefault(normalised(name).lstrip("0"), []).append(name)
+    if twins := next((found for found in alike.values() if len(found) > 1), None):
+        say(f"{name_of('train', 0)} and others: labels {listed(map(repr, twins))} are different classes")
     codes = {split: np.array([known[text] for text in found], np.int64) for split, found in texts.items()}
     return codes, list(names)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from transfergraph.data.folders import (
     IMAGE_SUFFIXES,
+    SPLITS,
     Source,
     choose_splits,
     filled_texts,
@@ -25,7 +26,7 @@ from transfergraph.data.folders import (
     validation_as_test,
 )
 from .labels import by_name, hidden_label
-from .tables import choose_columns, open_table, table_suffix
+from .tables import LABEL_COLUMNS, TEXT_COLUMNS, choose_columns, open_table, table_suffix
 
 # %% ../../nbs/02_data/07_splits.ipynb #0925b8b8
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class Table:
     kinds: dict[str, list[str] | str] = field(default_factory=dict)  # see `transfergraph.data.tables.Opened`
     folder: Path | None = None  # where names of files begin
     row: str = "{}: row {}"  # how an error calls a row
+    file_of: Callable[[str], Path] | None = None  # name of an image file -> where it lies, as far as is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +50,13 @@ class Rows:
     labels: Sequence
     name_of: Callable[[int], str]
     names: list[str] | None  # of labels, in their order
-    folder: Path | None = None
+    file_of: Callable[[str], Path] | None = None
 
     def take(self, rows: Sequence[int]) -> "Rows":
         "Some of the rows."
         rows = list(rows)
         items, labels = [self.items[row] for row in rows], [self.labels[row] for row in rows]
-        return Rows(items, labels, lambda row: self.name_of(rows[row]), self.names, self.folder)
+        return Rows(items, labels, lambda row: self.name_of(rows[row]), self.names, self.file_of)
 
 
 def table_of(path: Path) -> Table:
@@ -98,44 +100,85 @@ def rows_of_split(tables: Sequence[Table], text: str, label: str) -> Rows:
         table = tables[at]
         return table.row.format(table.where, numbers[at][row - (ends[at - 1] if at else 0)])
 
-    return Rows(items, labels, name_of, order, tables[0].folder)
+    beside = lambda name: Path(tables[0].folder or "", name.replace("\\", "/"))
+    return Rows(items, labels, name_of, order, tables[0].file_of or beside)
 
 # %% ../../nbs/02_data/07_splits.ipynb #d2a5b05e
 _SPLIT_COLUMNS = {"split", "set", "subset", "partition", "usage"}
 _SUFFIXES = "|".join(suffix[1:] for suffix in [*IMAGE_SUFFIXES, ".heic", ".heif", ".avif", ".jp2", ".svg"])
-FILE_OF_IMAGE = re.compile(rf"[^\n]{{1,300}}\.({_SUFFIXES})", re.I)
+FILE_OF_IMAGE = re.compile(rf"[^\n]{{1,300}}\.({_SUFFIXES})(\?\S*)?", re.I)
+_FILES = "aac avi csv dcm doc docx flac flv gz h5 html json m4a mkv mov mp3 mp4 mpg nii npy npz ogg"
+_FILES = f"{_FILES} opus pdf pkl txt wav webm wma xml".replace(" ", "|")
+_SIGNS = r"[\s\d.,:;|/()\[\]{}eE+-]*"
+_NO_TEXTS = {  # what every text of a column looks like -> what it is
+    rf"[^\n]{{1,300}}\.({_FILES})": "the name of a file",
+    r"-?[\d.,]*\d": "a number",
+    rf"{_SIGNS}\d{_SIGNS}": "numbers",
+    r"(data:image/|/9j/|iVBORw0KGgo|R0lGOD|UklGR)[\w+/=:;,\s-]*": "an image written as text",
+    r"(\{'(bytes|path)': |b['\"]|<PIL\.|<\w+\.\w+ object at|tensor\(|array\()[\s\S]*": "a printed object",
+}
 
 
-def _splits_of_rows(tables: Sequence[Table]) -> list[str] | None:
-    "The split of each row, where a column says it."
-    for column in tables[0].columns:
-        if column.strip().lower() in _SPLIT_COLUMNS and all(column in table.columns for table in tables):
+def _flag_of_split(name: str, values: Sequence) -> list[str] | None:
+    "Splits by a column such as is_valid, true or false in every row."
+    match, found = re.fullmatch(r"is_?(\w+)", name.strip().lower()), {str(value).lower() for value in values}
+    split = split_of(match[1]) if match else None
+    if split is None or not (found == {"0", "1"} or found == {"true", "false"}):
+        return None
+    other = "test" if split == "train" else "train"
+    return [split if str(value).lower() in ("1", "true") else other for value in values]
+
+
+def _splits_of_rows(tables: Sequence[Table], where: str, name: str) -> tuple[str, list[str]] | None:
+    "The column that says the split of each row, where there is one, and what it says."
+    usual = [column for column in tables[0].columns if column.strip().lower() in _SPLIT_COLUMNS]
+    free = [column for column in tables[0].columns if not tables[0].kinds or column.lower().startswith("is")]
+    free = [column for column in free if column.strip().lower() not in (*LABEL_COLUMNS, *TEXT_COLUMNS)]
+    advice = f"splits={{'train': '{name}'}} takes all rows as one"  # of binary files not all columns are read
+    for column in dict.fromkeys((*usual, *free)):
+        if not all(column in table.columns for table in tables):
+            continue
+        try:
             values = [value for table in tables for value in table.read([column])[0][0]]
-            if all(isinstance(value, str) and split_of(value) for value in values):
-                if {"train"} < {split_of(value) for value in values}:
-                    return values
+        except ValueError:  # some rows of JSON have no such column
+            continue
+        if flags := _flag_of_split(column, values):
+            say(f"{where}: column {column!r} says the split; {advice}")
+            return column, flags
+        if not all(value is None or isinstance(value, str) for value in values):
+            continue
+        values = [(value or "").strip() or "(none)" for value in values]
+        known = {value: split_of(value) for value in set(values)}
+        if not {"train"} < {split for split in known.values() if split}:
+            continue
+        if column in usual and len(known) <= 8:
+            return column, values
+        if all(split and value.lower() in SPLITS[split] for value, split in known.items()):
+            say(f"{where}: column {column!r} says the split; {advice}")
+            return column, values
     return None
 
 
-def _image_files(rows: Rows, base: Path | None) -> list[Path] | None:
-    "Files that a column names, where it names files of images."
+def _image_files(rows: Rows, known: bool) -> list[Path] | None:
+    "Files that a column names, where it is known to name files of images or most of it looks so."
     texts = [text.strip() for text in rows.items if isinstance(text, str) and text.strip()]
-    if not texts or not all(FILE_OF_IMAGE.fullmatch(text) for text in texts):
+    named = sum(bool(FILE_OF_IMAGE.fullmatch(text)) for text in texts)
+    if not known and (not texts or 2 * named <= len(texts)):
         return None
     paths = []
     for row, text in enumerate(rows.items):
-        name = str(text or "").strip().replace("\\", "/")
-        path = Path(base or rows.folder or "", name)
+        name = str("" if text is None else text).strip()
+        path = rows.file_of(name)
         if not name or not path.is_file():
             what = "an address" if re.match(r"https?:", name) else "not there"
-            expected = f"expected a file in {path.parent}"
+            expected = f"expected a file {'here' if 'address' in what else f'in {path.parent}'}"
             raise ValueError(f"{rows.name_of(row)}: image file {name!r} is {what}; {expected}")
         paths.append(path)
     return paths
 
 
-def _parts(found: Mapping[str, Rows], image: bool, decode: Callable, base: Path | None, where: str) -> Source:
-    files = {} if image else {split: _image_files(rows, base) for split, rows in found.items()}
+def _parts(found: Mapping[str, Rows], image: bool, decode: Callable, known: bool, where: str) -> Source:
+    files = {} if image else {split: _image_files(rows, known) for split, rows in found.items()}
     if not image and not any(files.values()):
         texts = {split: (rows.items, rows.labels, rows.name_of) for split, rows in found.items()}
         _check_texts(found)
@@ -155,6 +198,9 @@ def _named(name_of: Callable[[int], str], row: int, read: Callable[[], bytes]) -
     def content() -> bytes:
         try:
             return read()
+        except OSError as error:
+            what = f"cannot be read: {error.strerror or error}, {error.filename}"
+            raise ValueError(f"{name_of(row)}: {what}") from error
         except ValueError as error:
             raise ValueError(f"{name_of(row)}: {error}") from error
 
@@ -169,9 +215,10 @@ def _check_texts(found: Mapping[str, Rows]) -> None:
                 raise ValueError(f"{rows.name_of(row)}: {shown}; expected a text")
     some = next(iter(found.values()))
     texts = [text for text in some.items if isinstance(text, str) and text.strip()]
-    if len(texts) > 1 and all(re.fullmatch(r"\s*-?[\d.,]*\d\s*", text) for text in texts):
-        what = "a number as every other of its column; expected texts; text_column=NAME takes another column"
-        raise ValueError(f"{some.name_of(0)}: {texts[0]!r}: {what}")
+    for pattern, what in _NO_TEXTS.items():
+        if len(texts) > 1 and all(re.fullmatch(pattern, text.strip()) for text in texts):
+            others = "as every other of its column; expected texts; text_column=NAME takes another column"
+            raise ValueError(f"{some.name_of(0)}: {texts[0][:60]!r}: {what} {others}")
 
 
 def read_splits(
@@ -182,11 +229,11 @@ def read_splits(
     label_column: str | None,
     decode: Callable,  # (read, names) -> images
     where: str,
-    base: Path | None = None,  # where names of image files begin; None: beside the table
+    of_images: bool = False,  # the items' column is known to name files of images
 ) -> Source:
     "Items and labels of every split; columns are those of the training split."
     alone = tables(found[0]) if len(found) == 1 else ()
-    of_rows = _splits_of_rows(alone) if alone else None
+    by, of_rows = (_splits_of_rows(alone, where, found[0]) if alone else None) or (None, None)
     if of_rows and splits is not None and not set(splits.values()) <= set(of_rows):
         of_rows = None
     chosen = choose_splits(dict.fromkeys(of_rows) if of_rows else found, splits, where)
@@ -195,8 +242,12 @@ def read_splits(
     images = [column for column, kind in kinds if kind == "image"]
     texts = images or [column for column, kind in kinds if kind == "text"]
     classes = [column for column, kind in kinds if isinstance(kind, list)]
-    text, label = choose_columns(first.columns, text_column, label_column, first.where, texts, classes)
-    others = [column for column in first.columns if column not in (text, label)]
+    columns = [column for column in first.columns if column != by or column in (text_column, label_column)]
+    text, label = choose_columns(columns, text_column, label_column, first.where, texts, classes)
+    others = [column for column in first.columns if column not in (text, label, by)]
+    odd = label_column is None and label not in classes and label.strip().lower() not in LABEL_COLUMNS
+    if odd and not others:
+        say(f"{where}: labels are in {label!r}, the only other column; label_column=NAME takes another")
     if others and None in (text_column, label_column):
         what = f"{'images' if text in images else 'texts'} are in {text!r}, labels in {label!r}"
         options = "text_column=NAME and label_column=NAME take others"
@@ -209,7 +260,7 @@ def read_splits(
         rows = {split: rows_of_split(tables(name), text, label) for split, name in chosen.items()}
     if splits is None:
         rows = _without_hidden(rows, chosen, where)
-    source = _parts(rows, text in images, decode, base, where)
+    source = _parts(rows, text in images, decode, of_images, where)
     return Source(source.modality, source.parts, _order(rows))
 
 

@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .folders import decoded_text, listed
+from .folders import decoded_text, listed, say, split_of
+from .images import disguise_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,17 +142,34 @@ def _open_csv(path: Path, delimiter: str = ",") -> Opened:
         raise ValueError(f"column {repeated[0]!r} appears twice")
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
-            raise ValueError(f"row {number} has {len(row)} fields, the header {len(header)}")
+            names = f"; is the first line, {header[0][:60]!r}, that of the names?" if len(header) == 1 else ""
+            raise ValueError(f"row {number} has {len(row)} fields, the header {len(header)}{names}")
+    numbered = dict(enumerate(rows, 1))
+    again = [n for n, row in numbered.items() if [c.strip("\ufeff ") for c in row] == header and row[1:]]
+    if again:
+        say(f"{path}: {len(again)} rows are the header again and are left out, the first is row {again[0]}")
+        numbered = {n: row for n, row in numbered.items() if n not in again}
 
     def read(columns: list[str]) -> tuple[list[list], Sequence[int]]:
         places = [header.index(column) for column in columns]
-        return [[row[i] for row in rows] for i in places], range(1, len(rows) + 1)
+        return [[row[i] for row in numbered.values()] for i in places], list(numbered)
 
     return [name for name in header if name], read, {}
 
 
 def _open_txt(path: Path) -> Opened:
-    return _open_csv(path, "\t")
+    lines = dict(enumerate(_lines(_content(path)), 1))
+    if not (lines := {n: line.strip() for n, line in lines.items() if line.strip()}):
+        return [], lambda columns: ([[] for _ in columns], []), {}
+    if not all(line.startswith("__label__") for line in lines.values()):
+        return _open_csv(path, "\t")
+    found = {"text": [], "label": []}  # the form of fastText: labels, then words
+    for line in lines.values():
+        match = re.match(r"((?:__label__\S+[\s,]*)+)(.*)", line)
+        labels = re.findall(r"__label__([^\s,]+)", match[1])
+        found["label"].append(labels[0] if len(labels) == 1 else labels)
+        found["text"].append(match[2])
+    return list(found), lambda columns: ([found[c] for c in columns], list(lines)), {}
 
 # %% ../../nbs/02_data/05_tables.ipynb #b51f352d
 def _once(pairs: list[tuple[str, object]]) -> dict:
@@ -185,6 +203,11 @@ def _json_rows(value: object) -> list:
     "Rows of a whole file of JSON: a list of objects, an object that holds one, or columns."
     if isinstance(value, list):
         return value
+    if isinstance(value, dict) and isinstance(value.get("data"), list) and value.get("columns"):
+        return [dict(zip(value["columns"], row)) for row in value["data"]]
+    if isinstance(value, dict) and "train" in map(split_of, value) and all(map(split_of, value)):
+        if all(isinstance(row, dict) for rows in value.values() for row in rows):
+            return [row | {"split": name} for name, rows in value.items() for row in rows]
     lists = [v for v in value.values() if isinstance(v, list)] if isinstance(value, dict) else []
     of_objects = [v for v in lists if v and isinstance(v[0], dict)]
     if len(of_objects) == 1:
@@ -193,6 +216,8 @@ def _json_rows(value: object) -> list:
     if not of_objects and columns and len(lists) == len(columns) and len({*map(len, lists)}) == 1:
         return [dict(zip(value, row)) for row in zip(*lists)]
     if columns and all(isinstance(v, dict) and v.keys() == columns[0].keys() for v in columns):
+        if {name.lower() for name in columns[0]} & {*TEXT_COLUMNS, *LABEL_COLUMNS}:
+            return columns  # an object for each row
         return [dict(zip(value, row)) for row in zip(*(v.values() for v in columns))]
     raise ValueError('expected a list of objects such as [{"text": ..., "label": ...}]')
 
@@ -336,6 +361,9 @@ def open_table(path: Path) -> Opened:
     "Open a file by its suffix; raises `ValueError` that names it where it cannot be read."
     read = _open_txt if path.suffix.lower() == ".txt" else TABLE_READERS[table_suffix(path)]
     try:
+        with path.open("rb") as file:
+            if what := disguise_of(file.read(400)):
+                raise ValueError(what)
         columns, values, kinds = read(path)
     except Exception as error:  # the parsers' errors do not name the file
         raise ValueError(f"{path}: cannot be read as a table: {reason_of(error)}") from error
@@ -357,7 +385,8 @@ def _choose_column(candidates, usual, where: str, what: str, columns) -> str:
         return candidates[0]
     question = f"which column holds the {what}s? There are {listed(columns)}; say {what}_column=NAME"
     odd = any(len(column.split()) > 3 or re.fullmatch(r"[\d.,-]+", column) for column in columns)
-    raise ValueError(f"{where}: {question}" + ("; is the first line their names?" if odd else ""))
+    hint = "; is the first line their names? If not, add one" if odd else ""
+    raise ValueError(f"{where}: {question}{hint}")
 
 
 def choose_columns(
