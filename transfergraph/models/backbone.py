@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .checkpoints import write_checkpoint
+from .checkpoints import one_line, write_checkpoint
 from .preparation import ImageInputs, ProcessorInputs, TextInputs
 from ..run.files import checksum, find_kept, kept_path
 
@@ -293,6 +293,10 @@ class Backbone:
                         batch, batch_size = None, len(rows) // 2  # and the same items again
                         torch.cuda.empty_cache()
                         continue
+                    except RuntimeError as error:  # of items too small for the model, or not of its size
+                        raise ValueError(
+                            f"{self.spec}: no features of an item ({one_line(error)})"
+                        ) from error
                     start += len(rows)
                     bar.update(len(rows))
         finally:

@@ -132,7 +132,9 @@ def _pictures(folder: Path, input_size: int | None) -> ProcessorInputs:
     except Exception as error:  # each processor has errors of its own
         own = "trust_remote_code" in str(error)
         said = "it brings code of its own (auto_map), which is never run" if own else one_line(error)
-        raise ValueError(f"{folder}: expected a processor that transformers has ({said})") from error
+        raise ValueError(
+            f"{folder}: expected a processor of transformers that prepares images ({said})"
+        ) from error
     return made.resized(input_size) if input_size and input_size != made.length else made
 
 # %% ../../nbs/05_models/07_transformers_models.ipynb #10185d26023b46108eb7d9f57d49d2b3
@@ -262,7 +264,7 @@ def from_transformers(
         else:
             head, head_name = found if keep else (None, found[1])
             head = head and class_head(name, head, config.problem_type)
-    config.problem_type = None  # of its own head, which may be left out or replaced
+    model.config.problem_type = None  # of its own head, which may be left out or replaced
     if absent:
         raise ValueError(lacking(name, kind.__name__, absent))
     if tuned:
