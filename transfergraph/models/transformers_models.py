@@ -132,9 +132,7 @@ def _pictures(folder: Path, input_size: int | None) -> ProcessorInputs:
     except Exception as error:  # each processor has errors of its own
         own = "trust_remote_code" in str(error)
         said = "it brings code of its own (auto_map), which is never run" if own else one_line(error)
-        raise ValueError(
-            f"{folder}: expected a processor of transformers that prepares images ({said})"
-        ) from error
+        raise ValueError(f"{folder}: expected a processor that prepares images ({said})") from error
     return made.resized(input_size) if input_size and input_size != made.length else made
 
 # %% ../../nbs/05_models/07_transformers_models.ipynb #10185d26023b46108eb7d9f57d49d2b3
@@ -148,7 +146,7 @@ def _model(name, folder, kind, config, raw, allow_pickle: bool, trained: bool, s
     safe, here = all(file.suffix == ".safetensors" for file in files), folder
     there = {n for file in files for n in read_header(file)} if safe else set()
     options |= {"output_loading_info": True, "dtype": "float32", "local_files_only": True}
-    options["use_safetensors"] = safe
+    options |= {"use_safetensors": safe, "ignore_mismatched_sizes": True}  # these are refused below, by name
     if not safe or (len(files) == 1 and files[0].name != "model.safetensors"):
         tensors = read_weights(folder, allow_pickle)
         there, here, options = set(tensors), None, options | {"state_dict": dict(tensors)}
@@ -156,6 +154,9 @@ def _model(name, folder, kind, config, raw, allow_pickle: bool, trained: bool, s
         model, report = kind.from_pretrained(here, config=config, **options)
     except Exception as error:  # each architecture has errors of its own
         raise ValueError(f"{name}: the weights do not fit {kind.__name__} ({one_line(error)})") from error
+    if wrong := sorted(map(str, report["mismatched_keys"])):
+        what = f"name, shape in the file, shape by config.json: {wrong[0][:120]}"
+        raise ValueError(f"{name}: the weights do not fit {kind.__name__} ({what})")
     missing = report["missing_keys"]
     if missing and not raw.get("headless"):  # of what was saved here without a head, the head may be random
         raise ValueError(lacking(name, kind.__name__, missing, there))
