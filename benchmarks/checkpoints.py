@@ -54,17 +54,58 @@ CLASSIFIERS = {
 IMAGE_PROCESSOR_MAPPING = transformers.models.auto.image_processing_auto.IMAGE_PROCESSOR_MAPPING
 LARGE = ("convnext", "convnextv2", "mobilevitv2")  # take images of their usual size, as they halve them often
 CLOSE = 1e-5
-OTHERS = {  # sizes that go together in one family
-    "swin": {"embed_dim": 24},
-    "swinv2": {"embed_dim": 24},
-    "donut-swin": {"embed_dim": 24},
+STAGES = {"depths": [1, 1], "hidden_sizes": [16, 32]}
+WINDOWS = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4, "window_size": 4}
+EXPERTS = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "num_experts_per_tok": 2}
+LATENT = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+}
+LATENT |= {"first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "n_shared_experts": 1, "head_dim": 8}
+OTHERS = {  # sizes that go together in one family; ... leaves a setting as it is
+    "swin": WINDOWS,
+    "swinv2": WINDOWS | {"pretrained_window_sizes": [0, 0]},
+    "donut-swin": WINDOWS,
+    "resnet": STAGES | {"embedding_size": 16},
+    "convnext": STAGES | {"num_stages": 2, "patch_size": 4, "image_size": ...},
+    "convnextv2": STAGES | {"num_stages": 2, "patch_size": 4, "image_size": ...},
+    "bit": STAGES | {"embedding_size": 16, "num_groups": 4},
+    "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
+    "mobilevitv2": {"patch_size": 2, "width_multiplier": 0.25, "image_size": ...},
+    "pp_lcnet": {"scale": 0.25, "class_expand": 32},
+    "perceiver": {"num_latents": 8, "d_latents": 16, "num_self_attends_per_block": 1}
+    | {"num_self_attention_heads": 2, "num_cross_attention_heads": 1},
+    "funnel": {"block_sizes": [1, 1], "num_hidden_layers": ..., "num_layers": ...},
+    "luke": {"entity_vocab_size": 8, "entity_emb_size": 8},
+    "canine": {"num_hash_buckets": 64, "local_transformer_stride": 16, "downsampling_rate": 2},
+    "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
+    "ministral": {"num_key_value_heads": 2, "head_dim": 8},
+    "hunyuan_v1_dense": {"num_key_value_heads": 2, "head_dim": 8},
+    "layoutlmv3": {"coordinate_size": 4, "shape_size": 8, "max_2d_position_embeddings": 64},
+    "lilt": {"hidden_size": 48, "channel_shrink_ratio": 2, "max_2d_position_embeddings": 64},
+    "xmod": {"default_language": "en_XX"},
     "esm": {"vocab_size": 64, "mask_token_id": 3},
-    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64},
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64, "max_position_embeddings": ...},
     "t5": {"decoder_start_token_id": 0},
     "gptj": {"rotary_dim": 4},
     "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 8]},
     "gpt_neo": {"num_layers": 2, "attention_types": [[["global", "local"], 1]]},
+    "qwen3_moe": EXPERTS,
+    "deepseek_v2": LATENT | EXPERTS,
+    "deepseek_v3": LATENT | EXPERTS,
+    "minicpm3": LATENT,
+    "jamba": {
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "expert_layer_period": 2,
+        "expert_layer_offset": 1,
+    }
+    | {"mamba_d_state": 8, "mamba_dt_rank": 4, "use_mamba_kernels": False},
 }
+PROCESSORS = {"imagegpt": {"clusters": [[-1.0] * 3, [1.0] * 3], "size": {"height": 6, "width": 6}}}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 SPECIAL |= {"decoder_start_token_id": 2, "unk_token_id": 3}
 
@@ -96,7 +137,8 @@ def small_config(kind, **more):
         if hasattr(usual, part):
             given[part] = small_config(getattr(usual, part).model_type).to_dict()
     for key in ("layer_types", "mlp_layer_types"):
-        given |= {key: None} if hasattr(usual, key) else {}
+        given |= {key: None} if key in usual.to_dict() else {}
+    given = {name: value for name, value in given.items() if value is not ...}
     try:
         return type(usual)(**given, **more)
     except Exception:  # a setting of one family that does not go with the others
@@ -208,7 +250,7 @@ def small_timm():
 def processor_of(kind, config, folder):
     "Save the processor of the family's own kind, set to the size of the model."
     known = IMAGE_PROCESSOR_MAPPING.get(type(config), transformers.ViTImageProcessor)
-    made = (known["torchvision"] if isinstance(known, dict) else known)()
+    made = (known["torchvision"] if isinstance(known, dict) else known)(**PROCESSORS.get(kind, {}))
     size = getattr(getattr(config, "vision_config", config), "image_size", None)
     for name in ("size", "crop_size") if isinstance(size, int) and kind not in LARGE else ():
         if said := getattr(made, name, None):

@@ -29,7 +29,8 @@ from transfergraph.models.checkpoints import (
     read_header,
     weight_files,
 )
-from ..models.formats import TIMM, class_of, library_of, modality_of
+from ..models.formats import SENTENCE, TIMM, class_of, library_of, modality_of
+from ..models.sentence_models import read_chain
 from ..run.files import checked, checked_mapping, checksum
 from ..zoo.tables import MODALITIES
 
@@ -177,6 +178,10 @@ def model_row(
         raise UnavailableError("needs code from its repository (auto_map), which is never run")
     try:
         library = library_of(config, files, entry.name)
+        if config is None:
+            raise ValueError("expected config.json beside modules.json, as sentence-transformers 2 writes it")
+        if library != TIMM and entry.local:
+            _check_inputs(modality_of(config, entry.name), files)
         weights = choose_weights(files, entry.name)
         found = _timm_row(config) if library == TIMM else _transformers_row(config, entry.name)
     except (ValueError, FileNotFoundError) as error:
@@ -197,6 +202,17 @@ def model_row(
     row |= {"base_model": _word(base), "downloads": facts.get("downloads")}
     weights = [weights] if isinstance(weights, str) else weights
     return row | {"bytes": sum(files[name] or 0 for name in weights)}
+
+
+def _check_inputs(modality, files):
+    "Raise `ValueError` where no file says how what the model reads is prepared."
+    if modality == "image":
+        wanted, begins = "preprocessor_config.json", ("preprocessor_config.json", "processor_config.json")
+    else:
+        begins = ("tokenizer", "vocab", "merges", "spm.", "spiece.", "sentencepiece")
+        wanted = "a tokenizer, tokenizer.json"
+    if not any(name.startswith(begins) for name in files):
+        raise ValueError(f"expected {wanted}")
 
 
 def _transformers_row(config, origin):
@@ -236,6 +252,10 @@ def _timm_row(config):
     about = config.get("pretrained_cfg")
     about = about if isinstance(about, dict) else {}
     size = about.get("input_size") or config.get("input_size")
+    args = config.get("model_args") if isinstance(config.get("model_args"), dict) else {}
+    channels = args.get("in_chans", size[0] if isinstance(size, list) and size else 3)
+    if channels != 3:
+        raise UnavailableError(f"takes images of {_quoted(channels)} channels; expected 3")
     data = re.findall(r"(?:^|_)in(1k|12k|21k|22k)", str(about.get("tag")))
     architecture = config["architecture"]
     family, params = _timm_family(architecture if isinstance(architecture, str) else "")
@@ -260,15 +280,20 @@ def _timm_family(architecture):
 
 def local_facts(folder: str | os.PathLike) -> dict:  # as `Hub.ask`; the commit is a hash of what they are
     "What a folder says of the model in it; raises `UnavailableError`."
-    folder = Path(folder)
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+    home = folder = Path(folder)
+    inside = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    files = {name: path.stat().st_size for name, path in inside.items() if path.is_file()}
     try:
         config = read_config(folder) if "config.json" in files else None
-        library_of(config, files, str(folder))
+        if library_of(config, files, str(folder)) == SENTENCE:  # older ones have the first module below
+            first = folder / read_chain(folder)[0][1]
+            config = read_config(first)
+            files |= {path.name: path.stat().st_size for path in first.iterdir() if path.is_file()}
+            folder = first
         weights = {path: read_header(path) for path in weight_files(folder)}
     except (OSError, ValueError) as error:
         raise UnavailableError(str(error).removeprefix(f"{folder}: ")) from error
-    card = folder / "README.md"
+    card = home / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     front = front_matter(text, str(card))
     content, params = json.dumps(config, sort_keys=True).encode(), 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .checkpoints import write_checkpoint
+from .checkpoints import one_line, write_checkpoint
 from .preparation import ImageInputs, ProcessorInputs, TextInputs
 from ..run.files import checksum, find_kept, kept_path
 
@@ -88,13 +88,16 @@ def transformers_body() -> type:
             if not isinstance(batch, Mapping):
                 return self._image(batch)
             if self.alone and len(batch["attention_mask"]) > 1:
-                real = batch["attention_mask"].bool()
-                rows = [{k: v[[i]][:, real[i]] for k, v in batch.items()} for i in range(len(real))]
-                return torch.cat([self(row) for row in rows])
+                return self._one_by_one(batch)
             encoder = self.pooling != "head" and self.model.config.is_encoder_decoder
             model = self.model.get_encoder() if encoder else self.model
             known = {"input_ids", "attention_mask"} | _arguments(type(model))
-            out = model(**{name: value for name, value in batch.items() if name in known})
+            try:
+                out = model(**{name: value for name, value in batch.items() if name in known})
+            except ValueError:  # as for texts with different numbers of the token that ends one, of BART
+                if len(batch["attention_mask"]) == 1:
+                    raise
+                return self._one_by_one(batch)
             if self.pooling == "head":  # its last linear layer is an identity
                 return out.logits
             hidden, mask = out.last_hidden_state, batch["attention_mask"]
@@ -104,6 +107,11 @@ def transformers_body() -> type:
                 return hidden[torch.arange(len(hidden), device=mask.device), at]
             mask = mask.unsqueeze(-1).to(hidden.dtype)
             return (hidden * mask).sum(1) / mask.sum(1)
+
+        def _one_by_one(self, batch):
+            real = batch["attention_mask"].bool()
+            rows = [{k: v[[i]][:, real[i]] for k, v in batch.items()} for i in range(len(real))]
+            return torch.cat([self(row) for row in rows])
 
         def _image(self, pixels):
             if self.pooling == "embedding":  # of two towers
@@ -285,6 +293,10 @@ class Backbone:
                         batch, batch_size = None, len(rows) // 2  # and the same items again
                         torch.cuda.empty_cache()
                         continue
+                    except RuntimeError as error:  # of items too small for the model, or not of its size
+                        raise ValueError(
+                            f"{self.spec}: no features of an item ({one_line(error)})"
+                        ) from error
                     start += len(rows)
                     bar.update(len(rows))
         finally:

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['OTHER_FORMATS', 'UNQUANTISED', 'MOST_FRONT', 'INSTALLED', 'WANTED', 'read_config', 'choose_weights', 'weight_files',
-           'read_header', 'read_weights', 'lacking', 'one_line', 'front_matter', 'card_accuracies', 'card_facts',
-           'read_card', 'write_card', 'write_checkpoint', 'find_installed', 'fetch']
+           'read_header', 'read_weights', 'what_is_wrong', 'lacking', 'one_line', 'front_matter', 'card_accuracies',
+           'card_facts', 'read_card', 'write_card', 'write_checkpoint', 'find_installed', 'fetch']
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #5e4420bd
+import contextlib
 import json
 import os
 import re
@@ -48,7 +49,7 @@ def choose_weights(
     usual += ["pytorch_model.bin", "pytorch_model.bin.index.json"] if allow_pickle else []
     if known := [name for name in usual if name in names]:
         return known[0]
-    pickles = [name for name in names if name.endswith((".bin", ".pth", ".pt", ".ckpt"))]
+    pickles = [name for name in names if name.endswith((".bin", ".pth", ".pt", ".ckpt", ".pth.tar"))]
     found = [name for name in names if name.endswith(".safetensors")] or (pickles if allow_pickle else [])
     if len(found) == 1 and not _SHARD.search(found[0]):
         return found[0]
@@ -116,7 +117,7 @@ def read_header(path: str | Path) -> dict[str, dict]:  # name -> shape and dtype
                 part = file.get_slice(name)
                 found[name] = {"shape": part.get_shape(), "dtype": part.get_dtype()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not readable as weights ({one_line(error)})") from error
+        raise ValueError(f"{path}: not readable as weights ({what_is_wrong(path, error)})") from error
     matrices = [name for name, t in found.items() if name.endswith("weight") and len(t["shape"]) > 1]
     codes = [name for name in matrices if found[name]["dtype"] in _CODES]
     if codes := codes or [n for n in found if n.endswith((".qweight", ".absmax", ".SCB"))]:
@@ -142,12 +143,41 @@ def read_weights(
             if safe := file.suffix == ".safetensors":
                 read_header(file)
             found = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
-            tensors |= {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+            tensors |= _tensors(found, file)
         except ValueError as error:
             raise error if str(file) in str(error) else ValueError(f"{file}: {one_line(error)}") from error
         except Exception as error:  # each reader has errors of its own
-            raise ValueError(f"{file}: not readable as weights ({one_line(error)})") from error
+            raise ValueError(f"{file}: not readable as weights ({what_is_wrong(file, error)})") from error
     return {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}
+
+
+def _tensors(found, file):
+    "The tensors of a file; those of a training run's checkpoint lie one level deeper, under a name."
+    import torch
+
+    named = {key: part for key, part in found.items() if isinstance(part, torch.Tensor)}
+    if not named:
+        inner = {key: part for key, part in found.items() if isinstance(part, dict)}
+        inner = {k: p for k, p in inner.items() if any(isinstance(v, torch.Tensor) for v in p.values())}
+        usual = [key for key in ("state_dict_ema", "model_ema", "state_dict", "model") if key in inner]
+        if not usual and len(inner) != 1:
+            held = ", ".join(map(repr, [*found][:5])) or "nothing"
+            raise ValueError(f"{file}: expected tensors by name; it holds {held}")
+        key = (usual or list(inner))[0]
+        warnings.warn(f"{file}: the tensors under {key!r} are read", stacklevel=3)
+        named = {name: part for name, part in inner[key].items() if isinstance(part, torch.Tensor)}
+    return named
+
+
+def what_is_wrong(path: str | Path, error: Exception) -> str:
+    "What a reader says of a file in one line, or what was put in the place of the file."
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        start = file.read(60)
+        if start.startswith(b"version https://git-lfs"):
+            return "it is a pointer of Git LFS to the file; git lfs pull fetches it"
+        if not start:
+            return "the file is empty"
+    return one_line(error)
 
 
 def lacking(

@@ -102,7 +102,7 @@ def library_of(
     if adapter := next((name for name in files if name.startswith("adapter_")), None):
         way = "merge it into its model first, with peft: model.merge_and_unload().save_pretrained(folder)"
         raise ValueError(f"{origin}: holds an adapter (LoRA, {adapter}), which is no model by itself; {way}")
-    if "modules.json" in files or "1_Pooling/config.json" in files:
+    if ("modules.json" in files or "1_Pooling/config.json" in files) and not _is_reranker(config, files):
         return SENTENCE
     known = isinstance(config, dict) and config.keys() & {"architecture", "model_type"}
     if not known and not any(name.endswith(("model.safetensors", ".bin")) for name in files):
@@ -111,7 +111,9 @@ def library_of(
         except FileNotFoundError:
             pass  # what is said below says more
     if config is None:
-        raise FileNotFoundError(f"{origin}: expected the config.json of a timm or transformers model")
+        deeper = sorted(name for name in files if name.endswith("/config.json"))
+        way = f"; the folder {deeper[-1].removesuffix('/config.json')} in it has one" if deeper else ""
+        raise FileNotFoundError(f"{origin}: expected the config.json of a timm or transformers model{way}")
     if not known:
         wanted = "expected the key architecture (timm) or model_type (transformers)"
         raise ValueError(f"{origin}: config.json: {wanted}")
@@ -123,3 +125,11 @@ def library_of(
         return TIMM
     modality_of(config, origin)
     return TRANSFORMERS
+
+
+def _is_reranker(config, files):
+    "Whether a chain of modules is one classifier, a cross-encoder, which transformers loads."
+    named = config.get("architectures") if isinstance(config, dict) else None
+    named = named if isinstance(named, list) else []
+    pooled = any("Pooling/" in name for name in files)
+    return not pooled and any(str(name).endswith("ForSequenceClassification") for name in named)

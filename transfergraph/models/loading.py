@@ -101,6 +101,8 @@ def load_backbone(
         tensors = None if scratch else read_weights(folder, allow_pickle)
         if "model_type" in config and tensors:  # what transformers puts around a model of timm
             tensors = {key.removeprefix("timm_model."): value for key, value in tensors.items()}
+            if not any("Classification" in str(kind) for kind in config.get("architectures") or ()):
+                config = config | {"num_classes": 0}
         backbone = from_timm(name, config, tensors, **draw)
     if modality not in (None, backbone.modality):
         raise ValueError(f"{spec}: expected a model for {modality}s, this one is for {backbone.modality}s")

@@ -143,6 +143,7 @@ class TextInputs:
     side: str = "right"  # of the padding, or "left"
     prompt: str = ""  # put before every text
     filler: int | None = None  # id of the padding; None for what the tokenizer says
+    n_tokens: int | None = None  # tokens that the model tells apart; None where that is not known
 
     modality: ClassVar[str] = "text"
 
@@ -159,6 +160,7 @@ class TextInputs:
         known = (self.filler, self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         filler = next(token for token in known if token is not None)
         rows = [row or [filler] for row in found["input_ids"]]
+        self._check(rows)
         types = found.get("token_type_ids")
         columns = {"input_ids": (rows, filler), "attention_mask": ([[1] * len(row) for row in rows], 0)}
         if types is not None and any(map(any, types)):
@@ -171,6 +173,14 @@ class TextInputs:
                 batch[name][i, place] = torch.tensor(row)
         return batch
 
+    def _check(self, rows):
+        "Raise `ValueError` for a token that the model has no vector for."
+        for i, row in enumerate(rows if self.n_tokens else ()):
+            if (most := max(row)) >= self.n_tokens:
+                what = f"the token {self.tokenizer.convert_ids_to_tokens(most)!r} has the number {most}"
+                wanted = f"the model knows {self.n_tokens}; expected the tokenizer that belongs to it"
+                raise ValueError(f"text {i} of the batch: {what}, {wanted}")
+
     @property
     def length(self) -> int:
         return self.max_length
@@ -181,7 +191,11 @@ class TextInputs:
         said |= {"prompt": self.prompt} if self.prompt else {}
         said |= {"side": self.side} if self.side != "right" else {}
         if not hasattr(self.tokenizer, "backend_tokenizer"):
-            return {**said, "vocabulary": self.tokenizer.get_vocab()}
+            own = bool(self.tokenizer.vocab_files_names)  # else each character has its number
+            return {
+                **said,
+                "vocabulary": self.tokenizer.get_vocab() if own else type(self.tokenizer).__name__,
+            }
         state = json.loads(self.tokenizer.backend_tokenizer.to_str())  # with what the last call asked for
         parts = ("normalizer", "pre_tokenizer", "post_processor", "model", "added_tokens")
         return {**said, **{part: state[part] for part in parts}}

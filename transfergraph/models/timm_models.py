@@ -14,6 +14,7 @@ from .checkpoints import lacking, one_line
 from transfergraph.models.heads import (
     FAILURES,
     assemble_backbone,
+    class_head,
     drawn_by,
     fits,
     is_close,
@@ -64,15 +65,19 @@ def from_timm(
     model.pretrained_cfg = model.default_cfg = cfg  # what timm puts there holds on to the tensors
     _, height, width = cfg["input_size"]
     size = height if height == width else (height, width)
-    mean, std = (tuple(map(float, cfg[key])) for key in ("mean", "std"))
+    mean, std = (_channels(name, key, cfg[key]) for key in ("mean", "std"))
     preparation = ImageInputs(size, mean, std, cfg["interpolation"], cfg["crop_pct"], cfg["crop_mode"])
     body = timm_body()(model, {"architecture": architecture, "model_args": args, "pretrained_cfg": cfg})
     head = _timm_head(name, body, preparation) if n_classes else None
+    if head is not None and _is_projection(architecture, cfg):
+        head = without_head(name, "is the projection of a CLIP, which has no classes")
+    head = head and class_head(name, head, config.get("problem_type"))
+    names = config.get("label_names") or (config.get("pretrained_cfg") or {}).get("label_names")
     family = type(model).__module__.rpartition(".")[2]
     facts = {"architecture": architecture, "family": family, "source": "timm"}
-    if tensors and (data := re.findall(r"(?:^|_)in(1k|12k|21k|22k)", str(cfg.get("tag")))):
+    if tensors and (data := re.findall(_CLASSES, str(cfg.get("tag")))):
         facts["pretrained_on"] = f"imagenet-{data[-1]}"
-    return assemble_backbone(name, facts, body, preparation, head, config.get("label_names"))
+    return assemble_backbone(name, facts, body, preparation, head, names)
 
 
 def _timm_cfg(architecture, said, whole):
@@ -88,6 +93,17 @@ def _timm_cfg(architecture, said, whole):
     return cfg | resolve_data_config(pretrained_cfg=said if whole else given)
 
 
+def _channels(name, key, said):
+    "One number for each of three channels; a single one holds for all of them, as in timm."
+    try:
+        values = tuple(map(float, said if isinstance(said, list | tuple) else [said]))
+        if len(values) not in (1, 3):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: {key} is {said!r} in config.json; expected three numbers") from None
+    return values if len(values) == 3 else values * 3
+
+
 _SOURCES = set("url file source hf_hub_id hf_hub_filename custom_load state_dict".split())
 _SOURCES |= {"label_names", "label_descriptions"}
 
@@ -97,9 +113,10 @@ def _timm_head(name, body, preparation):
     import torch
 
     model = body.model.eval()
-    head, sample = model.get_classifier(), preparation(noise())
+    head = model.get_classifier()
     with torch.inference_mode():
         try:
+            sample = preparation(noise())
             logits, features = model(sample), body(sample)
         except FAILURES as error:
             given = f"input of size {preparation.length}"
@@ -112,3 +129,17 @@ def _timm_head(name, body, preparation):
         if fits(head, features, logits):
             return head
     return without_head(name)
+
+
+def _is_projection(architecture, cfg):
+    "Whether timm keeps the projection of a tower of images in the place of a classifier, as its tag says."
+    import timm
+
+    name, tag = f"{architecture}.{cfg.get('tag')}", str(cfg.get("tag"))
+    of_texts = re.search(r"clip|laion|openai|datacomp|dfn|merged2b|yfcc", tag)
+    if not of_texts or re.search(_CLASSES, tag) or not timm.models.is_model_pretrained(name):
+        return False
+    return timm.get_pretrained_cfg(name).num_classes == cfg["num_classes"]
+
+
+_CLASSES = r"(?:^|_)in(1k|12k|21k|22k)"
