@@ -60,6 +60,8 @@ CORRELATIONS = ("pearson", "spearman", "kendall", "weighted_kendall")
 
 
 def slow_pearson(x, y):
+    if min(len(set(x)), len(set(y))) == 1:  # the mean of equal numbers is not quite that number
+        return 0.0
     mx, my = sum(x) / len(x), sum(y) / len(y)
     sxy = sum((a - mx) * (b - my) for a, b in zip(x, y))
     sxx, syy = sum((a - mx) ** 2 for a in x), sum((b - my) ** 2 for b in y)
