@@ -86,7 +86,6 @@ def main(
         terminal.any_name()
         # torch_geometric still calls it; a user can do nothing about that
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-        warnings.formatwarning = lambda message, *_, **__: f"transfergraph: {message}\n"
     words = terminal.one_word_each(sys.argv[1:] if argv is None else argv)
     return terminal.run_program(app, "transfergraph", words)
 

@@ -308,3 +308,12 @@ def test_the_prefix_of_a_trainer_inside_its_checkpoint_is_named(tmp_path):
         pytest.raises(ValueError, match="begin with 'model"),
     ):
         load_backbone(tmp_path, allow_pickle=True)
+
+
+@pytest.mark.parametrize("name", ["minilm", "test_resnet"])
+def test_a_folder_here_goes_before_a_known_checkpoint_of_its_name(tmp_path, monkeypatch, name):
+    load_backbone("test_resnet", input_size=32, random_state=3).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match=f"{name}: the folder ./{name} is read, not the known checkpoint"):
+        found = load_backbone(name)
+    assert found.metadata["source"] == "local" and found.revision == load_backbone(f"./{name}").revision

@@ -127,7 +127,7 @@ def decode_images(
     shape = (len(names), size, size, 3)
     if cache is False:
         return np.concatenate([*_blocks(content, names, size, bar)])
-    digest = hashlib.sha256(f"1|{PIL.__version__}|{shape}".encode())
+    digest = hashlib.sha256(f"2|{PIL.__version__}|{shape}".encode())
     for row in bar(range(len(names)), desc="read images"):
         digest.update(hashlib.sha256(content(row)).digest())
     folder = image_cache_folder() if cache is None or cache is True else Path(cache)

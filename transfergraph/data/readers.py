@@ -77,15 +77,8 @@ def group_files(paths: Sequence[Path]) -> dict[str, list[Path]]:  # name of a sp
             numbered.setdefault(match[1], []).append((int(match[2]), name))
     for base, found in numbered.items():
         numbers = sorted(number for number, _ in found)
-        if (
-            len(numbers) > 1
-            and base not in groups
-            and numbers
-            in (
-                list(range(len(numbers))),
-                list(range(1, len(numbers) + 1)),
-            )
-        ):
+        counted = [list(range(first, first + len(numbers))) for first in (0, 1)]
+        if len(numbers) > 1 and base not in groups and numbers in counted:
             files = [path for _, name in sorted(found) for path in groups.pop(name)]
             say(f"{files[0].parent}: {listed((path.name for path in files), 5)} are read as one, {base}")
             groups[base] = files

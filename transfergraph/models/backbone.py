@@ -336,7 +336,8 @@ def extract(
     options = {"batch_size": batch_size, "device": device, "progress": progress}
     if folder is None:
         return backbone.features(items, **options)
-    key = checksum(json.dumps([backbone.revision, fingerprint, split, len(items)]).encode())[:24]
+    made = [2, backbone.revision, fingerprint, split, len(items)]  # the first: of how items are prepared
+    key = checksum(json.dumps(made).encode())[:24]
     path = find_kept(folder, key, ".npy")
     if path is None:
         with kept_path(folder, key, ".npy") as part:

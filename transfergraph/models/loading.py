@@ -7,6 +7,7 @@ __all__ = ['load_backbone']
 
 # %% ../../nbs/05_models/09_loading.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -66,13 +67,17 @@ def load_backbone(
     draw = {"input_size": input_size, "random_state": random_state}
     short = spec.removeprefix("timm/")
     name, folder, facts, backbone = spec, None, {}, None
-    if spec in INSTALLED:
+    here = os.path.isdir(os.path.expanduser(spec))  # leaves a ~ of nobody as it is
+    if here and (spec in INSTALLED or timm.is_model(spec)):
+        told = f"the folder ./{spec} is read, not the known checkpoint of this name"
+        warnings.warn(f"{spec}: {told}", stacklevel=2)
+    if spec in INSTALLED and not here:
         facts = {key: value for key, value in INSTALLED[spec].items() if key.startswith("pretrained")}
         if "architecture" in INSTALLED[spec]:
             backbone = _efficientnet_lite(spec, **draw)
         else:
             folder = find_installed(spec)
-    elif os.path.isdir(os.path.expanduser(spec)):  # leaves a ~ of nobody as it is
+    elif here:
         folder = Path(os.path.expanduser(spec)).resolve()
         name, facts = folder.name, {**read_card(folder), "source": "local"}
     elif spec.startswith((".", "/", "~")) or Path(spec).exists():

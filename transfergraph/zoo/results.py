@@ -36,7 +36,7 @@ from transfergraph.zoo.result_tables import (
 from .tables import MODALITIES, RECORD_METHODS, TABLES, Zoo, ZooError
 
 # %% ../../nbs/04_zoo/04_results.ipynb #8edb47106e1a46a883d545849b8ab81b
-_SPLIT_WORDS = {*chain(*SPLITS.values()), "eval", "evaluation", "holdout"}
+_SPLIT_WORDS = {*chain(*SPLITS.values())}
 _PARTS = ("metric", "metricname", "measure", "class", "classid", "classname")  # of the result of one run
 _STEPS = ("epoch", "step", "globalstep", "iteration", "iter")
 _SETTINGS = ("seed", "epochs", "batch_size", "learning_rate")
