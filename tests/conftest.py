@@ -28,7 +28,7 @@ SLOW_FIXTURES = {
     "cluster",
     "toy_images",
     "toy_texts",
-}  # a test with one of these is slow
+}  # a test with one is slow
 
 
 def pytest_configure(config):
