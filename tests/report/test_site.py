@@ -96,8 +96,9 @@ def opened(browser, path, width=1280, scheme="light", **options):
 
 def test_every_page_opens_from_the_disk_without_an_error(browser, site):
     "No request leaves the folder, links lead somewhere, images have words, nothing is wider than a phone."
+    page, wrong = opened(browser, site / "index.html", width=390)
     for path in sorted(site.rglob("*.html")):
-        page, wrong = opened(browser, path, width=390)
+        page.goto(path.as_uri())
         if path.name == "map.html":
             page.wait_for_selector("#map .scatterlayer .point", state="attached")
         assert not wrong, (path, wrong)
@@ -108,7 +109,7 @@ def test_every_page_opens_from_the_disk_without_an_error(browser, site):
         assert all(len(text) > 15 and "No description" not in text for text in texts), (path, texts)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
         assert len(page.query_selector_all("h1")) == 1 and page.title()
-        page.context.close()
+    page.context.close()
 
 
 def test_search_works_from_the_disk(browser, site):
@@ -116,7 +117,8 @@ def test_search_works_from_the_disk(browser, site):
     page.click(".md-search__input")
     page.keyboard.type("separation", delay=30)
     page.wait_for_selector(".md-search-result__link")
-    found = page.eval_on_selector_all(".md-search-result__link", "all => all.map(a => a.getAttribute('href'))")
+    links = page.query_selector_all(".md-search-result__link")
+    found = [link.get_attribute("href") for link in links]
     assert any("03_separation.html" in link for link in found) and any("api/" in link for link in found)
     page.click(".md-search-result__link >> nth=0")
     page.wait_for_url("**/*separation*")
@@ -160,7 +162,9 @@ def test_the_index_says_how_right_rankings_are(browser, site):
     page, _ = opened(browser, site / "index.html")
     rows = rows_of(page, "#targets-nano-image")
     assert {row[0] for row in rows} == {"digits", "cyrillic", "silhouettes", "attractors", "mosaics"}
-    metrics = pd.read_csv(next(site.parent.glob("../pulled*/results/nano-image/targets/digits/clean/metrics.csv")))
+    metrics = pd.read_csv(
+        next(site.parent.glob("../pulled*/results/nano-image/targets/digits/clean/metrics.csv"))
+    )
     kept = metrics[(metrics["method"] == "TG:ensemble") & (metrics["metric"] == "pearson")]
     assert dict((row[0], row[1]) for row in rows)["digits"] == f"{kept['value'].iloc[0]:.3f}"
     page.click("#targets-nano-image tbody a")
@@ -189,17 +193,19 @@ def test_the_leaderboard_sorts_filters_and_folds(browser, site):
 
     page.select_option("select[data-rule=family]", "resnet")
     assert set(column(2)) == {"resnet"} and len(column(2)) == 6
-    assert page.text_content("form output") == "6 of 31 models"
+    assert page.text_content(".filters output") == "6 of 31 models"
     page.fill("input[data-rule='name has']", "MNIST")
     assert column(1) == ["resnet-mnist"]
-    page.click("form button[type=reset]")
-    page.wait_for_function("document.querySelector('form output').textContent === '31 of 31 models'")
+    page.click(".filters button[type=reset]")
+    page.wait_for_function("document.querySelector('.filters output').textContent === '31 of 31 models'")
     page.fill("input[data-rule='at least, in millions']", "0.3")
     page.fill("input[data-rule='at most, in millions']", "1")
     chosen = [float(v) for v in column(4)]
     assert 0 < len(chosen) == sum(0.3 <= s <= 1 for s in sizes) < 31
-    page.click("form button[type=reset]")
-    for licence in page.eval_on_selector_all("select[data-rule=licence] option", "o => o.map(x => x.value)")[1:]:
+    page.click(".filters button[type=reset]")
+    for licence in page.eval_on_selector_all("select[data-rule=licence] option", "o => o.map(x => x.value)")[
+        1:
+    ]:
         page.select_option("select[data-rule=licence]", licence)
         assert column(3) and set(column(3)) == {licence}
     assert not wrong
@@ -243,14 +249,17 @@ def test_light_and_dark_are_readable_and_remembered(browser, site):
         "Ratio of luminances of a text and what it stands on (WCAG 2)."
         return page.evaluate(
             """selector => {
-              const light = (c) => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(x => x / 255)
+              const light = (c) => { const v = c.map(x => x / 255)
                 .map(x => x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4);
                 return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
-              const found = document.querySelector(selector);
-              let under = found;
-              const ground = (e) => getComputedStyle(e).backgroundColor;
-              while (under && /, 0\\)$|transparent/.test(ground(under))) under = under.parentElement;
-              const [a, b] = [getComputedStyle(found).color, ground(under || document.body)].map(light);
+              const found = document.querySelector(selector), read = (c) => c.match(/[\\d.]+/g).map(Number);
+              let layers = [];
+              for (let e = found; e; e = e.parentElement)
+                layers.unshift(read(getComputedStyle(e).backgroundColor));
+              const over = (under, [r, g, b, alpha = 1]) =>
+                [r, g, b].map((v, i) => alpha * v + (1 - alpha) * under[i]);
+              const ground = layers.reduce(over, [255, 255, 255]);
+              const [a, b] = [over(ground, read(getComputedStyle(found).color)), ground].map(light);
               return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
             }""",
             selector,
@@ -262,7 +271,14 @@ def test_light_and_dark_are_readable_and_remembered(browser, site):
         wanted = {"light": "default", "dark": "slate"}[scheme]
         assert page.get_attribute("body", "data-md-color-scheme") == wanted
         page.click("details summary")
-        for selector in ("article p", "article th", "article td", "article summary", "article h1", "article h2"):
+        for selector in (
+            "article p",
+            "article th",
+            "article td",
+            "article summary",
+            "article h1",
+            "article h2",
+        ):
             assert contrast(page, selector) >= 4.5, (scheme, selector)
         kinds = page.eval_on_selector_all(
             ".highlight span[class]", "all => [...new Set(all.map(s => s.className))]"

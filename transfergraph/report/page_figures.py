@@ -14,7 +14,18 @@ import numpy as np
 import pandas as pd
 
 from ..evaluate.summary import score_correlations
-from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, new_figure, shorten, styled
+from transfergraph.report.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    new_figure,
+    shorten,
+    shorten_apart,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +53,7 @@ def figure_items(
     ax = fig.subplots()
     side = dataset.items["train"].shape[2] + 2 * gap
     ax.imshow(np.concatenate(rows, axis=1), interpolation="nearest")
-    names = [shorten(dataset.label_names[c], 11) for c in classes]
+    names = shorten_apart([dataset.label_names[c] for c in classes], 11)
     ax.set_xticks(side * (np.arange(len(classes)) + 0.5), names, fontsize=7)
     ax.set_yticks([])
     ax.grid(False)
@@ -118,11 +129,12 @@ def figure_map(
         colour = accuracy.reindex(models.index)
         drawn = ax.scatter(*dots.T, s=22, c=colour, cmap="cividis", linewidth=0, label="model")
         fig.colorbar(drawn, ax=ax, label=f"accuracy on {shorten(target, 20)}")
-    for (x, y), name in zip(at[len(models) :], datasets.index):
+    short = shorten_apart(datasets.index, 20)
+    for (x, y), name, text in zip(at[len(models) :], datasets.index, short):
         own = name == target
         ax.plot(x, y, marker="s", markersize=7 if own else 5, color=ORANGE if own else "black", linestyle="")
         style = {"fontsize": 8, "fontweight": "bold" if own else "normal"}
-        ax.annotate(shorten(name, 20), (x, y), xytext=(5, 3), textcoords="offset points", **style)
+        ax.annotate(text, (x, y), xytext=(5, 3), textcoords="offset points", **style)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.margins(0.12)
@@ -157,9 +169,9 @@ def figure_distances(
     sns.heatmap(matrix, ax=ax, cmap="mako", vmin=low, xticklabels=False, yticklabels=False, cbar_kws=bar)
     ax.set_facecolor("#f2f2f2")
     named = [(i, d) for i, d in enumerate(matrix.index) if n <= 30 or d in targets]
-    below = [shorten(d, 26) for _, d in named]
+    below = shorten_apart([d for _, d in named], 26)
     ax.set_xticks([i + 0.5 for i, _ in named], below, rotation=90)
-    ax.set_yticks(np.arange(n) + 0.5, [shorten(d, 36) for d in matrix.index], rotation=0)
+    ax.set_yticks(np.arange(n) + 0.5, shorten_apart(matrix.index, 36), rotation=0)
     ax.tick_params("x", labelsize=7.5, length=2, bottom=True)
     ax.tick_params("y", labelsize=size, length=0)
     labels = [*ax.get_xticklabels(), *ax.get_yticklabels()]

@@ -37,19 +37,16 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 # %% ../../nbs/11_report/05_site.ipynb #f3ee23b4
-_TAGS = (
-    "a b blockquote br code dd details div dl dt em h1 h2 h3 h4 h5 h6 hr i img li nav ol p pre s small span"
-)
-_TAGS = frozenset(f"{_TAGS} strong sub summary sup table tbody td th thead tr ul".split())
+_TAGS = "a b blockquote br code dd details div dl dt em h1 h2 h3 h4 h5 h6 hr i img li nav ol p pre s small"
+_TAGS = frozenset(f"{_TAGS} span strong sub summary sup table tbody td th thead tr ul".split())
 _KEPT = {"*": ["id"], "a": ["href", "title", "class"], "td": ["colspan", "rowspan"], "th": ["colspan"]}
 _KEPT |= {tag: ["class", "id"] for tag in ("code", "details", "div", "p", "pre", "span", "summary")}
-_KEPT["img"] = lambda _, name, value: (
-    name == "alt" or (name == "src" and re.fullmatch(r"[\w.-]+-\d+\.png", value))
-)
+_KEPT["img"] = lambda _, name, value: name == "alt" or (name == "src" and _IMAGE.fullmatch(value))
+_IMAGE = re.compile(r"[\w.-]+-\d+\.png")  # one of those that lie beside a page
 
 
 def clean_html(html: str) -> str:
-    "HTML with nothing left in it that acts, loads or hides: scripts, styles, frames, handlers, images from elsewhere."
+    "HTML with nothing left in it that acts, loads or hides: scripts, styles, handlers, foreign images."
     import bleach
 
     html = re.sub(r"(?is)<(style|script)\b.*?</\1\s*>", "", html)
@@ -75,10 +72,9 @@ def notebook_markdown(
     for cell, tag in zip([*notebook.cells, None], [*tags, []]):
         found = cell and cell.cell_type == "markdown" and re.findall(r"^#+ (.+)$", cell.source, re.M)
         if (found or cell is None) and codes:
-            parts.append(
-                '??? quote "Code of this section"\n\n' + indent(_fenced("\n\n".join(codes), "python"), "    ")
-            )
-            codes.clear()
+            source = indent(_fenced("\n\n".join(codes), "python"), "    ")
+            parts.append(f'??? quote "Code of this section"\n\n{source}')
+            codes = []
         heading = found[-1].strip() if found else heading
         if cell is None or cell.cell_type != "code" or unused in tag:
             parts += [cell.source] if cell and cell.cell_type == "markdown" else []
@@ -103,22 +99,18 @@ def notebook_markdown(
                 parts.append(_fenced(text))
     return "\n\n".join(parts)
 
-# %% ../../nbs/11_report/05_site.ipynb #88a12f6c
-_FACTS = {
-    "family": "family",
-    "licence": "licence",
-    "n_params": "million parameters",
-    "pretrained_on": "trained on",
-}
+# %% ../../nbs/11_report/05_site.ipynb #b33efc34
+_FACTS = ["family", "licence", "million parameters", "trained on"]
 
 
 def leaderboard(
     zoo: Zoo,
     most: int = 2000,  # models, those with most records
-) -> pd.DataFrame:  # model, facts, tried (datasets), score in [0, 1], and the accuracy on each of few targets
+) -> pd.DataFrame:  # model, facts, tried (datasets), score in [0, 1], accuracy on each of 12 targets
     "The models of a zoo, best first by their mean scaled accuracy."
     accuracy, models = accuracy_matrix(zoo), zoo.models.set_index("model")
-    table = models.reindex(columns=list(_FACTS)).rename(columns=_FACTS)
+    models = models.rename(columns={"n_params": _FACTS[2], "pretrained_on": _FACTS[3]})
+    table = models.reindex(columns=_FACTS)
     table["family"] = table["family"].fillna(models["architecture"])
     table["million parameters"] = (table["million parameters"].astype(float) / 1e6).round(3)
     table["tried"] = accuracy.notna().sum(axis=1).reindex(table.index).fillna(0).astype(int)
@@ -136,25 +128,18 @@ def read_rankings(
     results: str | os.PathLike,  # folder results/<zoo>
     method: str = "TG:ensemble",
 ) -> dict[str, Any]:  # what `assets/site.js` reads
-    "Models ranked for each dataset with its records hidden, and how right `method` and a baseline were there."
-    facts, truth = (
-        leaderboard(zoo).set_index("model")[["family", "licence", "million parameters"]],
-        accuracy_matrix(zoo),
-    )
+    "Models ranked for each dataset with its records hidden, and how right `method` and a baseline were."
+    facts, truth = leaderboard(zoo).set_index("model")[_FACTS[:3]], accuracy_matrix(zoo)
     about, found = zoo.datasets.set_index("dataset").reindex(columns=_ABOUT), {}
-    for file in (
-        *sorted(Path(results).glob("targets/*/clean/predictions.csv")),
-        *Path(results).glob("predictions.csv"),
-    ):
-        rows, metrics = read_predictions(file), pd.read_csv(file.with_name("metrics.csv"))
-        metrics = metrics[
-            metrics["method"].isin([method, "history-mean"]) & metrics["metric"].isin(["pearson", "regret@5"])
-        ]
+    results = Path(results)
+    for file in (*sorted(results.glob("targets/*/clean/metrics.csv")), *results.glob("metrics.csv")):
+        rows, metrics = read_predictions(file.with_name("predictions.csv")), pd.read_csv(file)
+        metrics = metrics[metrics["method"].isin([method, "history-mean"])]
+        metrics = metrics[metrics["metric"].isin(["pearson", "regret@5"])]
         for target, group in rows[rows["method"] == method].groupby("target"):
             ranked = group[group["model"].isin(facts.index)].groupby("model")[["score"]].mean()
-            ranked = ranked.sort_values("score", ascending=False, kind="stable").assign(
-                reached=truth.get(target)
-            )
+            ranked["reached"] = truth.get(target)
+            ranked = ranked.sort_values("score", ascending=False, kind="stable")
             ranked.index = facts.index.get_indexer(ranked.index)
             right = metrics[metrics["target"] == target].sort_values(["method", "metric"], kind="stable")
             known = about.loc[target].dropna().to_dict() if target in about.index else {}
@@ -172,14 +157,16 @@ class Docments(Extension):
 
     def on_function_instance(self, *, func: Any, **_: Any) -> None:
         "Add the comments of one function to its docstring."
-        from fastcore.docments import docments
-
-        said = {name: about for name, about in docments("\n".join(func.lines)).items() if about}
-        text, returned = func.docstring.value if func.docstring else "", said.pop("return", "")
-        text += (
-            "\n\nArgs:" + "".join(f"\n    {name}: {about}" for name, about in said.items()) if said else ""
-        )
-        text += f"\n\nReturns:\n    {returned}" if returned else ""
+        source = "\n".join(func.lines)
+        head = re.match(r"(?s).*?\)[^\n#]*:[ \t]*(?:# ([^\n]*))?(?=\n|$)", source)
+        rows = [
+            f"\n    {p.name}: {found[1]}"
+            for p in func.parameters
+            if head and (found := re.search(rf"(?m)^ *\**{p.name}\b[^#\n]*# (.+)$", head[0]))
+        ]
+        text = func.docstring.value if func.docstring else ""
+        text += "\n\nArgs:" + "".join(rows) if rows else ""
+        text += f"\n\nReturns:\n    {head[1]}" if head and head[1] else ""
         func.docstring = Docstring(text, parent=func, lineno=func.lineno)
 
 
@@ -222,7 +209,7 @@ _TITLES = {"Zoos": "Zoos", "Docs": "How to", "Nbs": "Chapters", "Api": "Interfac
 
 
 class _Pages(dict):
-    "What MkDocs asks for: page -> HTML that is added; those without an entry are cleaned where they are reports."
+    "Page -> HTML that is added to it, for MkDocs; reports have none, they are cleaned."
 
     def on_nav(self, nav, **_):
         nav.items.sort(key=lambda item: [None, *_TITLES].index(item.title if item.children else None))
@@ -260,29 +247,20 @@ def _write_zoo(folder, zoo, files, pages):
         at = folder / _place(file.stem)
         at.parent.mkdir(exist_ok=True)
         text = notebook_markdown(read_notebook(file), at)
-        at.with_suffix(".md").write_text(
-            f"---\ntitle: {json.dumps(escape(file.stem))}\n---\n\n{text}", encoding="utf-8"
-        )
+        text = f"---\ntitle: {json.dumps(escape(file.stem))}\n---\n\n{text}"
+        Path(f"{at}.md").write_text(text, encoding="utf-8")
 
 
 def _rendered(stem, **values):
     from jinja2 import Environment, FileSystemLoader
 
-    return (
-        Environment(loader=FileSystemLoader(ASSETS), autoescape=True)
-        .get_template(f"{stem}.html")
-        .render(values)
-    )
+    assets = Environment(loader=FileSystemLoader(ASSETS), autoescape=True)
+    return assets.get_template(f"{stem}.html").render(values)
 
 
 def _place(stem):
-    return (
-        stem
-        if stem in ORDER
-        else f"making/{stem}"
-        if re.match("features-|finetune-", stem)
-        else f"targets/{stem}"
-    )
+    kind = "" if stem in ORDER else "making/" if re.match("features-|finetune-", stem) else "targets/"
+    return kind + stem
 
 # %% ../../nbs/11_report/05_site.ipynb #72b9d575
 def build_site(
@@ -290,8 +268,7 @@ def build_site(
     zoos: str | os.PathLike = "zoos",  # folder of zoos
     results: str | os.PathLike = "results",  # folder of tables
     out: str | os.PathLike = "site",  # folder to write
-    project: str
-    | os.PathLike = ".",  # checkout whose chapters, how-tos and interface are added, if it is one
+    project: str | os.PathLike = ".",  # checkout whose chapters, how-tos and interface are added
     progress: bool = True,
 ) -> int:  # pages
     "Make the static site; raises `ValueError` where there is nothing to show or `out` is something else."
@@ -300,9 +277,7 @@ def build_site(
         from mkdocs.commands.build import build
         from mkdocs.config import load_config
     except ImportError as e:
-        raise ValueError(
-            f"the site needs packages of its own ({e}): pip install 'transfergraph[site]'"
-        ) from e
+        raise ValueError(f"the site needs more packages ({e}): pip install 'transfergraph[site]'") from e
     import plotly
     from tqdm import tqdm
 
@@ -327,7 +302,7 @@ def build_site(
                 known[name] = read_rankings(zoo, results / name)
                 known[name]["sizes"] = [len(table) for table in (zoo.models, zoo.datasets, zoo.records)]
                 known[name]["pages"] = {f.stem: f"zoos/{name}/{_place(f.stem)}.html" for f in found}
-        text = json.dumps(known, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+        text = json.dumps(known, ensure_ascii=False, default=float).replace("<", "\\u003c")
         shutil.copy(ASSETS / "index.md", docs)
         pages["index.md"] = _rendered("index", known=known, text=text, order=ORDER)
         if (Path(project) / "nbs" / "index.ipynb").is_file():
