@@ -160,14 +160,14 @@ class Docments(Extension):
         source = "\n".join(func.lines)
         head = re.match(r"(?s).*?\)[^\n#]*:[ \t]*(?:# ([^\n]*))?(?=\n|$)", source)
         rows = [
-            f"\n    {p.name}: {found[1]}"
+            f"\n    {p.name}: {escape(found[1], quote=False)}"
             for p in func.parameters
             if head and (found := re.search(rf"(?m)^ *\**{p.name}\b[^#\n]*# (.+)$", head[0]))
         ]
         text = func.docstring.value if func.docstring else ""
         text += "\n\nArgs:" + "".join(rows) if rows else ""
-        text += f"\n\nReturns:\n    {head[1]}" if head and head[1] else ""
-        func.docstring = Docstring(text, parent=func, lineno=func.lineno)
+        text += f"\n\nReturns:\n    {escape(head[1], quote=False)}" if head and head[1] else ""
+        func.docstring = Docstring(text, parent=func, lineno=func.lineno, parser="google")
 
 
 def _write_project(project, docs):
@@ -182,19 +182,21 @@ def _write_project(project, docs):
         at.parent.mkdir(parents=True, exist_ok=True)
 
         def linked(found, source=source, at=at):
-            if re.match(r"\w+:|#", found[2]):
+            if found[2] is None or re.match(r"\w+:|#", found[3]):  # code, or of the web, or of the same page
                 return found[0]
-            path = Path(os.path.normpath(source.parent / found[2].partition("#")[0]))
+            path = Path(os.path.normpath(source.parent / found[3].partition("#")[0]))
             if path.is_file() and path not in pages:
                 shutil.copyfile(path, at.parent / path.name)
             target = docs / pages[path] if path in pages else at.parent / path.name
-            return f"[{found[1]}]({os.path.relpath(target, at.parent)})" if path.is_file() else found[1]
+            return f"[{found[2]}]({os.path.relpath(target, at.parent)})" if path.is_file() else found[2]
 
         if source.suffix == ".md":
             text = source.read_text(encoding="utf-8")
         else:
             text = notebook_markdown(read_notebook(source), at.with_suffix(""), folded=False)
-        at.write_text(re.sub(r"\[([^][]*)\]\(([^)\s]+)\)", linked, text), encoding="utf-8")
+        text = re.sub(r"(?s)~~~~~.*?\n~~~~~|(`+).*?\1|\[([^][]*)\]\(([^)\s]+)\)", linked, text)
+        title = "---\ntitle: Overview\n---\n\n" if page.stem == "overview" else ""
+        at.write_text(title + text, encoding="utf-8")
     for file in project.glob("transfergraph/**/[a-z]*.py"):
         at = docs / "api" / file.relative_to(project / "transfergraph").with_suffix(".md")
         at.parent.mkdir(parents=True, exist_ok=True)
