@@ -89,7 +89,7 @@ def opened(browser, path, width=1280, scheme="light", **options):
     page.on("pageerror", lambda e: wrong.append(str(e)))
     page.on("dialog", lambda d: (wrong.append(d.message), d.dismiss()))
     page.on("request", lambda r: r.url.startswith(("file:", "data:")) or wrong.append(r.url))
-    page.on("requestfailed", lambda r: wrong.append(r.url))
+    page.on("requestfailed", lambda r: "ERR_ABORTED" in (r.failure or "") or wrong.append(r.url))
     page.goto(path.as_uri())
     return page, wrong
 
@@ -318,6 +318,13 @@ def test_names_that_are_markup_stay_names(browser, hostile):
     page.context.close()
 
 
+def test_a_zoo_that_nobody_evaluated_says_how_to(hostile, tmp_path):
+    source, nothing = hostile.parent, tmp_path / "none"
+    assert build_site(nothing, source / "zoos", nothing, tmp_path / "site", nothing, progress=False) == 3
+    text = (tmp_path / "site" / "index.html").read_text()
+    assert "No rankings yet" in text and "transfergraph evaluate zoos/z --out results/z" in text
+
+
 def test_without_scripts_tables_are_still_there(browser, site):
     page, _ = opened(browser, site / "zoos" / "nano-image" / "models.html", java_script_enabled=False)
     assert len(page.query_selector_all("#models tbody tr")) == 31
@@ -341,11 +348,13 @@ def test_nothing_else_is_overwritten_and_nothing_is_left_half_made(hostile, tmp_
     assert main(["site", *args, f"--out={tmp_path / 'mine'}"]) == 2
     assert "expected a new folder, or one that holds a site" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
-    assert main(["site", f"--reports={tmp_path / 'none'}", f"--out={tmp_path / 'out'}"]) == 2
-    assert "no executed notebooks; expected those that `make repro`" in capsys.readouterr().err
+    nothing = [f"--{n}={tmp_path / 'none'}" for n in ("reports", "zoos")]
+    assert main(["site", *nothing, f"--out={tmp_path / 'out'}"]) == 2
+    assert "no executed notebooks, and" in capsys.readouterr().err
     shutil.copytree(source / "reports", tmp_path / "reports")
     (tmp_path / "reports" / "z" / "broken.ipynb").write_text("{")
-    assert main(["site", f"--reports={tmp_path / 'reports'}", f"--out={tmp_path / 'out'}"]) == 2
+    args = [f"--reports={tmp_path / 'reports'}", f"--zoos={tmp_path / 'none'}", f"--out={tmp_path / 'out'}"]
+    assert main(["site", *args]) == 2
     assert "broken.ipynb: not a notebook" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "reports"]
 

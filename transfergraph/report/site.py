@@ -287,9 +287,9 @@ def build_site(
     files = {p.name: [] for p in sorted(zoos.glob("*")) if any(p.glob("models.*"))}
     for file in sorted(f for f in reports.glob("*/*.ipynb") if not f.name.endswith(".failed.ipynb")):
         files.setdefault(file.parent.name, []).append(file)
-    if not any(files.values()):
-        wanted = "expected those that `make repro` or `dvc pull` puts there"
-        raise ValueError(f"{reports}: no executed notebooks; {wanted}")
+    if not files:
+        wanted = "expected what `make repro`, `dvc pull` or `transfergraph zoo get` puts there"
+        raise ValueError(f"{reports}: no executed notebooks, and {zoos}: no zoos; {wanted}")
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: expected a new folder, or one that holds a site, to replace it")
     logging.getLogger("mkdocs").setLevel(logging.ERROR)
