@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'LONGEST_WAIT', 'MOST_BYTES', 'ARCHIVES', 'retry', 'Hub', 'Gathered', 'gather', 'build_hub_zoo',
-           'with_joined']
+           'with_joined', 'is_zoo']
 
 # %% ../../nbs/08_build/04_hub.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import functools
@@ -355,9 +355,9 @@ def build_hub_zoo(
     "From a list to a zoo in a folder, with `models.json` and `hub-report.csv`."
     entries, probe = cards.read_list(spec)
     out = Path(out)
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_zoo(out))):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not is_zoo(out))):
         raise ZooError(f"{out}: is there and holds no zoo; expected a new folder, or a zoo to replace")
-    older = Zoo.load(out) if _is_zoo(out) else None
+    older = Zoo.load(out) if is_zoo(out) else None
     found = gather(entries, hub, probe, progress=progress)
     if older is not None:
         found = replace(found, zoo=with_joined(found.zoo, older))
@@ -380,5 +380,6 @@ def with_joined(zoo: Zoo, older: Zoo) -> Zoo:
     return replace(zoo, **merged).validate()
 
 
-def _is_zoo(folder):
-    return any((folder / f"models.{kind}").is_file() for kind in ("parquet", "csv"))
+def is_zoo(folder: str | os.PathLike) -> bool:
+    "Whether a folder holds a zoo."
+    return any((Path(folder) / f"models.{kind}").is_file() for kind in ("parquet", "csv"))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['long_records', 'first_word', 'misaligned', 'read_recycling', 'read_open_clip', 'read_euroeval', 'read_shift']
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #9f584d54
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #e8dad844
 import ast
 import os
 import re
@@ -27,7 +27,7 @@ from transfergraph.zoo.paper import (
 )
 from .tables import Zoo, ZooError
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #08cbb807
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #57b09ff0
 def long_records(
     rows: pd.DataFrame,  # one row a model, index = line number, with a column `model`; cells are text
     datasets: list[str],  # the columns that are datasets
@@ -48,7 +48,7 @@ def first_word(models: pd.Series) -> pd.Series:  # such as roberta of me/RoBERTa
     "The family of a model, by its name."
     return models.str.rpartition("/")[2].str.lower().str.extract(r"^([a-z]+)", expand=False)
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #0068f5a9
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #daa893b2
 def misaligned(
     values: pd.DataFrame,  # (models, datasets), accuracies; nan where there is none
     margin: float = 0.015,  # how far above the best of the well-aligned rows is too far
@@ -63,19 +63,19 @@ def misaligned(
     shifted = "values stand under the wrong heads: "
     return last_reason(
         values.index,
-        (above >= 2, shifted + above.astype(str) + " are above what well-aligned rows have"),
+        (above >= 2, shifted + "two or more are above what well-aligned rows have"),
         ((above == 1) & (alike < 0.9), shifted + "one is above what good rows have, others fit badly"),
         (alike < -0.2, shifted + "they run against the medians of the columns"),
     )
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #9896bdd2
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #08ccec62
 def _seeds(path, base, spearman):
     "Records of a bare model: the mean over its runs; zeros are failures."
     rows, report = read_rows(path, ["dataset name", "accuracy", "spearmanr"], delimiter="\t")
     said = rows["accuracy"].where(~rows["dataset name"].isin(spearman), rows["spearmanr"])
     runs = pd.DataFrame({"dataset": rows["dataset name"], "accuracy": as_number(said)})
     wrong = ~(runs["accuracy"].between(0, 1) & (runs["accuracy"] != 0))
-    reasons = ("accuracy " + said.map(repr) + " is 0 or not between 0 and 1: the run failed").where(wrong, "")
+    reasons = last_reason(rows.index, (wrong, "no accuracy above 0: the run failed"))
     _, apart = set_apart(rows, reasons, Path(path).name)
     found = runs[~wrong].groupby("dataset", sort=False)["accuracy"].agg(["mean", "size", "std"]).reset_index()
     records = {"model": base, "dataset": found["dataset"], "accuracy": found["mean"], "n_runs": found["size"]}
@@ -109,7 +109,7 @@ def read_recycling(
     whole, wrong = set_apart(rows, odd, path.name)
     cells, outside = long_records(whole, datasets, path.name)
     cells.index = cells["line"]
-    failed = last_reason(cells.index, (cells["accuracy"].eq(0).to_numpy(), "accuracy is 0: the run failed"))
+    failed = last_reason(cells.index, (cells["accuracy"] == 0, "no accuracy above 0: the run failed"))
     records, zeros = set_apart(cells, failed, path.name)
     records = records.drop(columns="line").assign(seed=0.0, n_runs=1)
     repeated = [_seeds(Path(folder) / file, base, spearman) for base, file in seeds.items()]
@@ -124,7 +124,7 @@ def read_recycling(
     parts = [broken, none, twice, wrong, outside, zeros, *(r for _, r in repeated)]
     return Zoo(models=models, records=records), joined_reports(parts)
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #c4c4f660
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #b1b8f099
 def read_open_clip(
     folder: str | os.PathLike,  # the repository mlfoundations/open_clip, or a copy of its docs
     results: str,  # the table of results, in the folder
@@ -151,7 +151,7 @@ def read_open_clip(
     report = joined_reports([broken, twice, outside, bad, pd.DataFrame(left, columns=REPORT)])
     return Zoo(models=models, records=records.drop(columns="line")), report
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #f28fa7f5
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #da1b59fa
 _CELL = re.compile(r"(-?[\d.]+) ± ([\d.]+) / (-?[\d.]+) ± ([\d.]+)@@.*")
 _ENCODER = "🔍"  # the sign of an encoder in the column Type
 
@@ -226,7 +226,7 @@ def read_euroeval(
     records["n_runs"] = runs
     return Zoo(models=models, records=records), joined_reports([*(r for _, _, r in read), apart])
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #dd75d2f4
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #9c5c6f4c
 def _setting(cell):
     "Settings as they are printed, {} where they cannot be read."
     try:

@@ -152,6 +152,7 @@ def read_paper_models(folder: str | os.PathLike, modality: str) -> tuple[pd.Data
         "pretrained_on": rows[trained].map(dataset_name),
         "pretrained_accuracy": as_number(rows["accuracy"]),
         "source": "transformers",
+        "hub_id": rows["model"],
     }
     return pd.DataFrame(columns).reset_index(drop=True), report
 
