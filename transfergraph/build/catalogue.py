@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['RAW_FILE', 'CLONE', 'READERS', 'CatalogueEntry', 'read_catalogue', 'catalogue_entry', 'dataset_facts', 'Fetch',
            'fetch_file', 'sparse_patterns', 'fetch_clone', 'find_copy', 'obtain', 'read_source', 'get_zoo',
-           'report_counts']
+           'report_counts', 'add_facts']
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #6a5b4d8d
+# %% ../../nbs/08_build/06_catalogue.ipynb #38735c49
 import functools
 import logging
 import os
@@ -22,14 +22,15 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from .hub import is_zoo
+from .hub import Hub, is_zoo
+from .hub_cards import UnavailableError
 from .run_folders import read_mteb
 from ..run.files import atomic_path, checked, checked_mapping, checksum, write_whole
 from ..zoo.leaderboards import read_euroeval, read_open_clip, read_recycling, read_shift
 from ..zoo.paper import REPORT, joined_reports, read_paper
 from ..zoo.tables import Zoo, ZooError
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #b0ad9787
+# %% ../../nbs/08_build/06_catalogue.ipynb #80590858
 @checked
 class CatalogueEntry:
     "What is known of a public table of results, and how a zoo is made of it."
@@ -79,7 +80,7 @@ def catalogue_entry(name: str) -> CatalogueEntry:
         raise ValueError(f"no zoo is called {name!r}; the catalogue has {', '.join(known)}")
     return known[name]
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #875ddb49
+# %% ../../nbs/08_build/06_catalogue.ipynb #bd1160de
 _FACTS = ("n_classes", "task", "languages", "domains", "description", "hub_id", "class_names")
 
 
@@ -93,7 +94,7 @@ def dataset_facts() -> pd.DataFrame:  # index: name of a dataset; lists are join
     facts = facts.explode("dataset").set_index("dataset").replace("", None)
     return facts.assign(n_classes=facts["n_classes"].astype(float))
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #689c7e0d
+# %% ../../nbs/08_build/06_catalogue.ipynb #a3181795
 RAW_FILE = "https://raw.githubusercontent.com/{repository}/{commit}/{path}"
 CLONE = "https://github.com/{repository}"
 
@@ -181,22 +182,22 @@ def fetch_clone(entry: CatalogueEntry, fetch: Fetch) -> Path:  # in the cache
     return folder
 
 
-def find_copy(entry: CatalogueEntry, folder: str | os.PathLike) -> Path:  # the repository's folder
+def find_copy(entry: CatalogueEntry, folder: str | os.PathLike) -> Path:  # the repository, or its root
     "A copy of a repository on this machine; raises `FileNotFoundError`, and warns of files that are others."
-    wanted = [*entry.files] or [entry.options["root"]]
-    places = [Path(folder) / entry.repository, Path(folder)]
-    for place in places:
-        if all((place / path).exists() for path in wanted):
-            break
-    else:
-        missing = next((path for path in wanted if not (places[1] / path).exists()), wanted[0])
-        expected = f"the repository {entry.repository}, or a folder that holds {entry.repository}/"
-        raise FileNotFoundError(f"{folder}: no {missing}; expected {expected}")
-    for path, (known, _) in entry.files.items():
-        if checksum(place / path) != known:
-            told = f"is not the file of the recipe (commit {entry.commit[:12]}); it is read as it stands"
-            warnings.warn(f"{place / path}: {told}", stacklevel=2)
-    return place
+    root = entry.options.get("root", "")
+    wanted = [*entry.files] or [root]
+    inner = [Path(path).relative_to(root) for path in wanted] if root else wanted
+    for place in (Path(folder) / entry.repository, Path(folder)):
+        for paths in (wanted, inner):
+            if all((place / path).exists() for path in paths):
+                for (path, (known, _)), found in zip(entry.files.items(), paths):
+                    if checksum(place / found) != known:
+                        told = f"is not {path} of commit {entry.commit[:12]}; it is read as it stands"
+                        warnings.warn(f"{place / found}: {told}", stacklevel=2)
+                return place
+    missing = next(path for path in wanted if not (Path(folder) / path).exists())
+    expected = f"the repository {entry.repository}, or a folder that holds {entry.repository}/"
+    raise FileNotFoundError(f"{folder}: no {missing}; expected {expected}")
 
 
 def obtain(entry: CatalogueEntry, fetch: Fetch) -> Path:  # the repository's folder in the cache
@@ -207,13 +208,18 @@ def obtain(entry: CatalogueEntry, fetch: Fetch) -> Path:  # the repository's fol
         fetch_file(entry, path, fetch)
     return fetch.folder(entry)
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #a6eea23d
-def _read_paper(folder, modality, **options):
-    return read_paper(Path(folder) / options["root"], modality)
+# %% ../../nbs/08_build/06_catalogue.ipynb #45512b38
+def _within(folder, root):
+    "The folder of a repository that holds the results; a copy may be that folder alone."
+    return Path(folder) / root if (Path(folder) / root).is_dir() else Path(folder)
 
 
-def _read_mteb(folder, **options):
-    return read_mteb(Path(folder) / options.pop("root"), **options)
+def _read_paper(folder, root, modality):
+    return read_paper(_within(folder, root), modality)
+
+
+def _read_mteb(folder, root, **options):
+    return read_mteb(_within(folder, root), **options)
 
 
 READERS: dict[str, Callable] = {
@@ -257,7 +263,7 @@ def read_source(
     done = replace(zoo, models=models, datasets=datasets, records=records).validate()
     return done, joined_reports([report, pd.DataFrame(told, columns=REPORT)])
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #a56a9755
+# %% ../../nbs/08_build/06_catalogue.ipynb #f7a1eb10
 def get_zoo(
     name: str,  # of the catalogue
     out: str | os.PathLike,  # folder of the zoo, made or replaced
@@ -293,4 +299,42 @@ def report_counts(
     rows = [(zoo_name, table, "", n) for table, n in tables.items() if n]
     counts = reasons.groupby(["action", "reason"], sort=False).size()
     rows += [(zoo_name, action, reason, n) for (action, reason), n in counts.items()]
+    return pd.DataFrame(rows, columns=["zoo", "item", "reason", "rows"])
+
+# %% ../../nbs/08_build/06_catalogue.ipynb #dcd8a105
+def add_facts(
+    folder: str | os.PathLike,  # of a zoo
+    hub: Hub,
+    progress: bool = True,
+    n_jobs: int = 8,  # models that are asked for at a time
+) -> pd.DataFrame:  # columns zoo, item, reason, rows: how many are open, gated, gone, or why not known
+    "Add parameters, licence, languages and access of the models that have a hub_id to a zoo."
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tqdm import tqdm
+
+    zoo = Zoo.load(folder)
+    ids = zoo.models["hub_id"].dropna().unique() if "hub_id" in zoo.models else []
+
+    def ask(repository):
+        try:
+            return hub.about(repository)
+        except UnavailableError as error:
+            return {"reason": str(error)}
+
+    with ThreadPoolExecutor(max(1, n_jobs)) as pool:
+        answers = tqdm(pool.map(ask, ids), "hub", len(ids), disable=not progress)
+        found = pd.DataFrame(answers, index=pd.Index(ids, dtype=object))
+    found = found.reindex(columns=["n_params", "licence", "languages", "access", "reason"])
+    models = zoo.models.copy()
+    for column in ("n_params", "licence", "languages", "access"):
+        told = models["hub_id"].map(found[column].dropna()) if len(found) else None
+        known = models[column] if column in models else pd.Series(index=models.index, dtype=object)
+        first, second = (known, told) if column == "n_params" else (told, known)  # sizes in tables are exact
+        models[column] = known if told is None else first.where(first.notna(), second)
+    replace(zoo, models=models).save(folder)
+    said = found["access"].fillna("no answer: " + found["reason"].astype(str)).value_counts()
+    rows = [(str(folder), "models on the hub", what, n) for what, n in said.items()]
+    if n := len(models) - len(ids):
+        rows.append((str(folder), "models on the hub", "not asked: no hub_id", n))
     return pd.DataFrame(rows, columns=["zoo", "item", "reason", "rows"])

@@ -133,6 +133,37 @@ class Hub:
                 enable_progress_bars()
         return folder
 
+    def about(self, repository: str) -> dict:  # n_params, licence, languages, access
+        "What one answer says of a model, from the cache where it is there; raises `UnavailableError`."
+        import huggingface_hub
+
+        path = self.cache / f"models--{repository.replace('/', '--')}--about.json"
+        if path.is_file() and not self.refresh:
+            try:
+                return dict(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError):
+                pass  # damaged: asked again
+        if self.offline:
+            raise UnavailableError("not in the cache, and offline")
+        api = huggingface_hub.HfApi(endpoint=self.endpoint or os.environ.get("HF_ENDPOINT") or None)
+        try:
+            info = retry(lambda: api.model_info(repository, timeout=self.timeout), self.retries)
+        except Exception as error:  # whatever a server, a proxy or the line does
+            gone = {"GatedRepoError": "gated", "RepositoryNotFoundError": "gone"}.get(type(error).__name__)
+            if gone is None:
+                raise UnavailableError(_reason(error)) from error
+            facts = {"access": gone}
+        else:
+            card = info.card_data.to_dict() if info.card_data else {}
+            said = card.get("language")
+            said = [said] if isinstance(said, str) else said if isinstance(said, list) else []
+            facts = {"n_params": getattr(info.safetensors, "total", None)}
+            facts["licence"] = card["license"] if isinstance(card.get("license"), str) else None
+            facts["languages"] = "|".join(word for word in said if isinstance(word, str)) or None
+            facts["access"] = "gated" if info.gated else "open"
+        write_whole(path, json.dumps(facts))
+        return facts
+
     def ask(self, entry: Entry) -> dict:  # sha, config, card, files (name -> bytes), params, downloads
         "Ask the server; raises `UnavailableError` with the reason."
         import huggingface_hub

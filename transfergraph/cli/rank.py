@@ -94,6 +94,8 @@ def rank_command(
     models: Models = None,
     max_params: MaxParams = None,
     family: Family = None,
+    licence: option(str, "NAME", "only models under this licence, as in apache-2.0") = None,
+    language: option(str, "CODE", "only models that say they know this language, as in de") = None,
     quiet: Quiet = False,
     as_json: Form = None,
 ) -> None:
@@ -109,7 +111,7 @@ def rank_command(
         raise ValueError("--with-scores runs models on your data; expected --data")
     reading = _reading(text_column, label_column, splits, keep_copies)
     graph, found, new = _described(zoo, data, dataset, probe, quiet, **reading)
-    keep = {"max_params": max_params, "family": family}
+    keep = {"max_params": max_params, "family": family, "licence": licence, "language": language}
     if with_scores is not None:
         listed, names = _loadable(zoo, models, graph.rank(new, **keep))
         load = lambda name: open_model(name, listed, found.modality)

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -214,6 +215,8 @@ class TransferGraph:
         *,
         max_params: float | None = None,  # leave out models with more parameters, or of unknown size
         family: str | None = None,  # leave out all others
+        licence: str | None = None,  # leave out all others, and models whose licence is not known
+        language: str | None = None,  # such as de: leave out models that don't say they know it
     ) -> pd.DataFrame:  # best first: model, accuracy, low, high, n_params, family, why
         "Models by expected accuracy."
         if top is not None and top < 1:
@@ -227,13 +230,29 @@ class TransferGraph:
             table = table[table["family"] == family]
         if max_params is not None:
             table = table[table["n_params"] <= max_params]
+        for column, wanted in (("licence", licence), ("languages", language)):
+            if wanted is not None:
+                table = table[self._says(column, wanted, table["model"])]
         if table.empty:
-            raise ValueError("no model is left; expected a larger --max-params or another family")
+            raise ValueError("no model is left; expected a larger --max-params, or less that is asked for")
         table = table.sort_values("accuracy", ascending=False, kind="stable").reset_index()
         table = table.head(len(table) if top is None else top)
         rows = pd.Index(ranker.table.models).get_indexer(table["model"])
         table["why"] = tell_standings(ranker.table, ranker.similarity(dataset), rows)
         return table
+
+    def _says(self, column, wanted, models):
+        "Which models say a licence or a language, in upper or lower case."
+        known = self.zoo.models.set_index("model")
+        said = known[column].reindex(models) if column in known else pd.Series(None, models, dtype=object)
+        if said.isna().all():
+            how = "`transfergraph zoo get NAME --facts` asks a hub"
+            raise ValueError(f"the zoo does not know the {column} of its models; {how}")
+        if said.isna().any():
+            what = f"{int(said.isna().sum())} models whose {column} the zoo does not know are left out"
+            warnings.warn(what, stacklevel=3)
+        words = said.fillna("").str.casefold().str.split("|")
+        return [wanted.casefold() in found for found in words]
 
     def explain(self, model: str, dataset: "str | DatasetDescription") -> pd.DataFrame:
         "What an expectation is made of, in the way of the ranker: `leave_out_effects` or `additive_effects`."
