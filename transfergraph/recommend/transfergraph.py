@@ -232,7 +232,7 @@ class TransferGraph:
             table = table[table["n_params"] <= max_params]
         for column, wanted in (("licence", licence), ("languages", language)):
             if wanted is not None:
-                table = table[self._says(column, wanted, table["model"])]
+                table = table[self._says(column, wanted, table.index)]
         if table.empty:
             raise ValueError("no model is left; expected a larger --max-params, or less that is asked for")
         table = table.sort_values("accuracy", ascending=False, kind="stable").reset_index()
