@@ -17,7 +17,7 @@ from transfergraph.build.catalogue import (
     dataset_facts,
     fetch_clone,
     read_catalogue,
-    read_source,
+    read_entry,
 )
 from transfergraph.cli.program import main
 from transfergraph.zoo.matrices import accuracy_pairs
@@ -224,7 +224,7 @@ def test_a_clone_holds_only_what_is_read(raw, tmp_path):
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     assert "model_meta.json" in names and "DTD.json" in names
     assert not {"DTDZeroShot.json", "Banking77Classification.json"} & names
-    zoo, _ = read_source(entry, folder)
+    zoo, _ = read_entry(entry, folder)
     assert set(zoo.models["model"]) == {"facebook/dinov2-small", "openai/clip-vit-base-patch32"}
     assert fetch_clone(entry, replace(fetch, offline=True)) == folder
     with pytest.raises(ZooError, match="git fetch failed"):

@@ -176,9 +176,7 @@ def test_a_run_without_an_accuracy_is_named(content, told, tmp_path):
 def test_a_folder_without_results_and_options_of_the_other_kind(tmp_path, capsys):
     with pytest.raises(ZooError, match="holds no results; expected <model>/<revision>/<task>"):
         read_run_folder(tmp_path)
-    pd.DataFrame({"model": ["a"], "dataset": ["x"], "accuracy": [0.5]}).to_csv(
-        tmp_path / "t.csv", index=False
-    )
+    (tmp_path / "t.csv").write_text("model,dataset,accuracy\na,x,0.5\n")
     command = ["import-records", str(tmp_path / "t.csv"), str(tmp_path / "zoo"), "--layout", "model/dataset"]
     assert (
         main(command) == 2 and "is a table; expected it with a folder of runs only" in capsys.readouterr().err
