@@ -7,7 +7,7 @@ __all__ = ['RAW_FILE', 'CLONE', 'READERS', 'CatalogueEntry', 'read_catalogue', '
            'fetch_file', 'sparse_patterns', 'fetch_clone', 'find_copy', 'obtain', 'read_entry', 'get_zoo',
            'report_counts', 'add_facts']
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #929e59d3
+# %% ../../nbs/08_build/06_catalogue.ipynb #174c2a92
 import functools
 import logging
 import os
@@ -30,7 +30,7 @@ from ..zoo.leaderboards import read_euroeval, read_open_clip, read_recycling, re
 from ..zoo.paper import REPORT, joined_reports, read_paper
 from ..zoo.tables import Zoo, ZooError
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #7a7ed08d
+# %% ../../nbs/08_build/06_catalogue.ipynb #3691ef2a
 @checked
 class CatalogueEntry:
     "What is known of a public table of results, and how a zoo is made of it."
@@ -80,7 +80,7 @@ def catalogue_entry(name: str) -> CatalogueEntry:
         raise ValueError(f"no zoo is called {name!r}; the catalogue has {', '.join(known)}")
     return known[name]
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #10615eba
+# %% ../../nbs/08_build/06_catalogue.ipynb #334bd8b0
 _FACTS = ("n_classes", "task", "languages", "domains", "description", "hub_id", "class_names")
 
 
@@ -94,7 +94,7 @@ def dataset_facts() -> pd.DataFrame:  # index: name of a dataset; lists are join
     facts = facts.explode("dataset").set_index("dataset").replace("", None)
     return facts.assign(n_classes=facts["n_classes"].astype(float))
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #496c6b35
+# %% ../../nbs/08_build/06_catalogue.ipynb #c6783e7a
 RAW_FILE = "https://raw.githubusercontent.com/{repository}/{commit}/{path}"
 CLONE = "https://github.com/{repository}"
 
@@ -208,7 +208,7 @@ def obtain(entry: CatalogueEntry, fetch: Fetch) -> Path:  # the repository's fol
         fetch_file(entry, path, fetch)
     return fetch.folder(entry)
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #3a40dc47
+# %% ../../nbs/08_build/06_catalogue.ipynb #8d3b205c
 def _within(folder, root):
     "The folder of a repository that holds the results; a copy may be that folder alone."
     return Path(folder) / root if (Path(folder) / root).is_dir() else Path(folder)
@@ -263,7 +263,7 @@ def read_entry(
     done = replace(zoo, models=models, datasets=datasets, records=records).validate()
     return done, joined_reports([report, pd.DataFrame(told, columns=REPORT)])
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #3671260d
+# %% ../../nbs/08_build/06_catalogue.ipynb #cd5a08c4
 def get_zoo(
     name: str,  # of the catalogue
     out: str | os.PathLike,  # folder of the zoo, made or replaced
@@ -301,7 +301,7 @@ def report_counts(
     rows += [(zoo_name, action, reason, n) for (action, reason), n in counts.items()]
     return pd.DataFrame(rows, columns=["zoo", "item", "reason", "rows"])
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #01f36e5a
+# %% ../../nbs/08_build/06_catalogue.ipynb #d1b4dd51
 def add_facts(
     folder: str | os.PathLike,  # of a zoo
     hub: Hub,

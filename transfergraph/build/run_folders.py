@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LANGUAGE_CODES', 'RESULT_FILES', 'read_object', 'language_codes', 'read_mteb', 'read_trainer_runs', 'read_run_folder']
 
-# %% ../../nbs/08_build/05_run_folders.ipynb #6d318ffd
+# %% ../../nbs/08_build/05_run_folders.ipynb #fd3eef2c
 import json
 import os
 import re
@@ -20,7 +20,7 @@ from ..models.checkpoints import card_accuracies, front_matter
 from ..zoo.paper import REPORT
 from ..zoo.tables import Zoo, ZooError
 
-# %% ../../nbs/08_build/05_run_folders.ipynb #0c07ab6f
+# %% ../../nbs/08_build/05_run_folders.ipynb #63433937
 def read_object(path: str | os.PathLike) -> dict:
     "A file with one object in JSON; raises `ZooError` naming the file."
     try:
@@ -31,7 +31,11 @@ def read_object(path: str | os.PathLike) -> dict:
         raise ZooError(f"{path}: holds {type(found).__name__}; expected an object")
     return found
 
-# %% ../../nbs/08_build/05_run_folders.ipynb #cf93694d
+
+def _is_number(value, most=1.0):
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
+
+# %% ../../nbs/08_build/05_run_folders.ipynb #a939bef5
 _LANGUAGES = (
     "ara_ar bul_bg cat_ca ces_cs zho_zh cmn_zh dan_da deu_de ell_el eng_en est_et fas_fa fin_fi "
     "fra_fr heb_he hin_hi hrv_hr hun_hu ind_id isl_is ita_it jpn_ja kor_ko lav_lv lit_lt nld_nl "
@@ -60,17 +64,18 @@ def _mteb_rows(path, wanted, splits):
             raise ZooError(f"{path}: a score is {score!r:.60}; expected an object")
         part = score.get("hf_subset")
         dataset = task if part in (None, "default") else f"{task}:{part}"
-        main, runs = score.get("main_score"), score.get("scores_per_experiment") or []
+        main, runs = score.get("main_score"), score.get("scores_per_experiment")
+        runs = runs if isinstance(runs, list) else []
         if wanted is None and not runs and main != score.get("accuracy"):
             left.append("not of a classification")
             continue
         if wanted is not None and dataset not in wanted:
             left.append(f"of {dataset}, which is not asked for")
             continue
-        if isinstance(main, bool) or not isinstance(main, int | float) or not 0 <= main <= 1:
+        if not _is_number(main):
             raise ZooError(f"{path}: main_score of {dataset} is {main!r:.60}; expected a number from 0 to 1")
-        runs = [run.get("accuracy") if isinstance(run, dict) else None for run in runs]
-        runs = [run for run in runs if isinstance(run, int | float)]
+        runs = [run.get("accuracy") for run in runs if isinstance(run, dict)]
+        runs = [run for run in runs if _is_number(run)]
         se = float(np.std(runs, ddof=1) / np.sqrt(len(runs))) if len(runs) > 1 else np.nan
         rows.append({"dataset": dataset, "accuracy": float(main), "n_runs": len(runs) or np.nan, "se": se})
     return rows, left
@@ -83,13 +88,12 @@ def _mteb_model(folder):
     word = lambda key: meta[key] if isinstance(meta.get(key), str) and meta[key].strip() else None
     name = word("name") or folder.parent.name.replace("__", "/")
     params, opened = meta.get("n_parameters"), meta.get("open_weights")
-    known = isinstance(params, int | float) and not isinstance(params, bool) and 0 <= params < np.inf
     languages = meta["languages"] if isinstance(meta.get("languages"), list) else []
     kinds = meta["modalities"] if isinstance(meta.get("modalities"), list) else []
     return {
         "model": name,
         "family": next(iter(re.findall(r"[a-z]+", name.rpartition("/")[2].lower())), None),
-        "n_params": float(params) if known else np.nan,
+        "n_params": float(params) if _is_number(params, 1e15) else np.nan,
         "hub_id": name if opened is True else None,
         "licence": word("license"),
         "languages": language_codes(languages),
@@ -136,7 +140,7 @@ def read_mteb(
     rows = rows[rows["model"].isin(found["model"])].reset_index(drop=True)
     return Zoo(models=rows, records=found), pd.DataFrame(report, columns=REPORT)
 
-# %% ../../nbs/08_build/05_run_folders.ipynb #d9658d7c
+# %% ../../nbs/08_build/05_run_folders.ipynb #1cb23f6a
 RESULT_FILES = ("all_results.json", "trainer_state.json")
 _MEASURES = ("predict_accuracy", "test_accuracy", "eval_accuracy")  # the first that is there counts
 _HYPER = {"learning_rate": "learning_rate", "train_batch_size": "batch_size", "seed": "seed"}
@@ -145,7 +149,8 @@ _LEVELS = ("model", "dataset", "seed", "*")
 
 def _state_scores(state, origin):
     "The measures of the evaluation that a run kept, else of its last one."
-    log = [row for row in state.get("log_history") or [] if isinstance(row, dict) and "eval_accuracy" in row]
+    log = state["log_history"] if isinstance(state.get("log_history"), list) else []
+    log = [row for row in log if isinstance(row, dict) and "eval_accuracy" in row]
     if not log:
         return {}
     best, kept = state.get("best_metric"), state.get("best_model_checkpoint")
@@ -167,10 +172,10 @@ def _trainer_run(folder):
     if measure is None:
         raise ZooError(f"{file}: no accuracy; expected one of {', '.join(_MEASURES)}")
     accuracy, epochs = said[measure], said.get("epoch")
-    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:
+    if not _is_number(accuracy):
         raise ZooError(f"{file}: {measure} is {accuracy!r:.60}; expected a number from 0 to 1")
     row = {"accuracy": float(accuracy), "measure": measure}
-    row["epochs"] = float(epochs) if isinstance(epochs, int | float) and epochs >= 0 else np.nan
+    row["epochs"] = float(epochs) if _is_number(epochs, 1e9) else np.nan
     row["method"] = "lora" if (folder / "adapter_config.json").is_file() else "full"
     if (card := folder / "README.md").is_file():
         text = card.read_text(encoding="utf-8", errors="replace")
@@ -213,7 +218,7 @@ def read_trainer_runs(
         told = {level: name for level, name in zip(levels, names) if level != "*"}
         if "seed" in told:
             digits = re.findall(r"\d+", told["seed"])
-            if len(digits) != 1:
+            if len(digits) != 1 or len(digits[0]) > 12:
                 expected = "expected a name with one number, as in seed-1"
                 raise ZooError(f"{run}: {told['seed']!r} is no seed; {expected}")
             told["seed"] = int(digits[0])
@@ -230,7 +235,7 @@ def read_trainer_runs(
         warnings.warn(f"{root}: {told}: they are of the split that the Trainer evaluated on", stacklevel=2)
     return table
 
-# %% ../../nbs/08_build/05_run_folders.ipynb #9fb50d55
+# %% ../../nbs/08_build/05_run_folders.ipynb #bd461efa
 def read_run_folder(
     folder: str | os.PathLike,  # of results of mteb, or of runs of a Trainer
     layout: str | None = None,  # see `read_trainer_runs`

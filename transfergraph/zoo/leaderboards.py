@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['long_records', 'first_word', 'misaligned', 'read_recycling', 'read_open_clip', 'read_euroeval', 'read_shift']
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #43448edd
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #e27da97b
 import ast
 import os
 import re
@@ -27,7 +27,7 @@ from transfergraph.zoo.paper import (
 )
 from .tables import Zoo, ZooError
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #a9bc2f2f
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #bdb42190
 def long_records(
     rows: pd.DataFrame,  # one row a model, index = line number, with a column `model`; cells are text
     datasets: list[str],  # the columns that are datasets
@@ -46,9 +46,9 @@ def long_records(
 
 def first_word(models: pd.Series) -> pd.Series:  # such as roberta of me/RoBERTa-large
     "The family of a model, by its name."
-    return models.str.rpartition("/")[2].str.lower().str.extract(r"^([a-z]+)", expand=False)
+    return models.str.lower().str.extract(r"(?:^|/)([a-z]+)[^/]*$", expand=False)
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #381003da
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #11178301
 def misaligned(
     values: pd.DataFrame,  # (models, datasets), accuracies; nan where there is none
     margin: float = 0.015,  # how far above the best of the well-aligned rows is too far
@@ -68,7 +68,7 @@ def misaligned(
         (alike < -0.2, shifted + "they run against the medians of the columns"),
     )
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #6367c066
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #31ceac8f
 def _seeds(path, base, spearman):
     "Records of a bare model: the mean over its runs; zeros are failures."
     rows, report = read_rows(path, ["dataset name", "accuracy", "spearmanr"], delimiter="\t")
@@ -124,7 +124,7 @@ def read_recycling(
     parts = [broken, none, twice, wrong, outside, zeros, *(r for _, r in repeated)]
     return Zoo(models=models, records=records), joined_reports(parts)
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #22eaf836
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #c3383d98
 def read_open_clip(
     folder: str | os.PathLike,  # the repository mlfoundations/open_clip, or a copy of its docs
     results: str,  # the table of results, in the folder
@@ -151,7 +151,7 @@ def read_open_clip(
     report = joined_reports([broken, twice, outside, bad, pd.DataFrame(left, columns=REPORT)])
     return Zoo(models=models, records=records.drop(columns="line")), report
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #dd4edd4f
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #37a736e2
 _CELL = re.compile(r"(-?[\d.]+) ± ([\d.]+) / (-?[\d.]+) ± ([\d.]+)@@.*")
 _ENCODER = "🔍"  # the sign of an encoder in the column Type
 
@@ -226,7 +226,7 @@ def read_euroeval(
     records["n_runs"] = runs
     return Zoo(models=models, records=records), joined_reports([*(r for _, _, r in read), apart])
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #762b83c5
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #4a8fb7d2
 def _setting(cell):
     "Settings as they are printed, {} where they cannot be read."
     try:
