@@ -22,7 +22,13 @@ LONG = [  # files that take a minute or more: they come first, so that no proces
     "test_evaluate",
     "test_recommend",
 ]
-SLOW_FIXTURES = {"browser", "bucket", "cluster"}  # a test that starts one of these is slow
+SLOW_FIXTURES = {
+    "browser",
+    "bucket",
+    "cluster",
+    "toy_images",
+    "toy_texts",
+}  # a test with one is slow
 
 
 def pytest_configure(config):
