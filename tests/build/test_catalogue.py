@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from file_server import serving_files
-from hub_server import repository, serving
+from hub_server import Fault, repository, serving
 
 from transfergraph.build.catalogue import (
     READERS,
@@ -237,27 +237,29 @@ def test_a_clone_holds_only_what_is_read(raw, tmp_path):
 
 def test_facts_of_models_join_a_zoo_and_filter(tmp_path, monkeypatch, capsys):
     pd.DataFrame(
-        {"model": ["a", "b", "c", "d"], "modality": "text", "hub_id": ["me/a", "me/b", "me/gone", None]}
+        {"model": list("abcde"), "modality": "text", "hub_id": ["me/a", "me/b", "me/gone", None, "me/slow"]}
     ).to_csv(tmp_path / "models.csv", index=False)
     zoo = tmp_path / "zoos" / "clip"
     zoo.mkdir(parents=True)
     (tmp_path / "models.csv").rename(zoo / "models.csv")
-    rows = [(m, d, 0.5 + 0.1 * i + 0.05 * j) for i, m in enumerate("abcd") for j, d in enumerate("xyz")]
+    rows = [(m, d, 0.4 + 0.1 * i + 0.05 * j) for i, m in enumerate("abcde") for j, d in enumerate("xyz")]
     pd.DataFrame(rows, columns=["model", "dataset", "accuracy"]).to_csv(zoo / "records.csv", index=False)
     datasets = {"dataset": ["x", "y", "z", "w"], "modality": "text", "role": "target"}
     pd.DataFrame(datasets).to_csv(zoo / "datasets.csv", index=False)
     repository(tmp_path / "hub" / "models" / "me" / "a")
     (repository(tmp_path / "hub" / "models" / "me" / "b") / ".gated").touch()
     command = ["zoo", "get", "clip", "--facts", "--out", str(tmp_path / "zoos")]
-    command += ["--cache", str(tmp_path / "cache"), "--quiet"]
+    command += ["--cache", str(tmp_path / "cache"), "--quiet", "--retries", "0"]
     rank = ["rank", str(zoo), "--dataset", "w", "--quiet", "--json"]
     assert main([*rank, "--language", "de"]) == 2
     assert "does not know the languages of its models; `transfergraph zoo get" in capsys.readouterr().err
     with serving(tmp_path / "hub") as server:
         server.cards = {"me/a": {"license": "apache-2.0", "language": ["de", "en"]}}
+        server.faults.append(Fault("me/slow", 500, times=9))
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         assert main([*command, "--json"]) == 0
     counts = pd.DataFrame(json.loads(capsys.readouterr().out)).set_index("reason")["rows"].to_dict()
+    assert counts.pop("no answer: the server answered 500") == 1
     assert counts == {"open": 1, "gated": 1, "gone": 1, "not asked: no hub_id": 1}
     models = Zoo.load(zoo).models.set_index("model")
     assert models.loc["a", ["licence", "languages", "access"]].tolist() == ["apache-2.0", "de|en", "open"]
@@ -268,6 +270,6 @@ def test_facts_of_models_join_a_zoo_and_filter(tmp_path, monkeypatch, capsys):
     for more in (["--licence", "Apache-2.0"], ["--language", "de"]):
         assert main([*rank, *more]) == 0
         out, err = capsys.readouterr()
-        assert [row["model"] for row in json.loads(out)] == ["a"] and "3 models whose" in err
+        assert [row["model"] for row in json.loads(out)] == ["a"] and "4 models whose" in err
     assert main([*rank, "--language", "fr"]) == 2
     assert "no model is left" in capsys.readouterr().err
