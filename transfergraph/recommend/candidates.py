@@ -200,7 +200,7 @@ def listed_models(
         warnings.warn(told, stacklevel=2)
     return known
 
-# %% ../../nbs/09_recommend/02_candidates.ipynb #c1ff775d
+# %% ../../nbs/09_recommend/02_candidates.ipynb #fdc6d2a3
 def choose_to_run(
     ranking: pd.DataFrame,  # best first: model, family and, where known, pretrained_on
     k: int,  # how many of the most promising; half as many unlike ones are added

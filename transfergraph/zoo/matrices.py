@@ -301,7 +301,7 @@ def extend(zoo: Zoo, new: DatasetDescription, distance: str = "domain_similarity
     joined = {t: pd.concat([getattr(zoo, t), rows], ignore_index=True) for t, rows in more.items()}
     return replace(zoo, **joined).validate()
 
-# %% ../../nbs/04_zoo/02_matrices.ipynb #21367a72
+# %% ../../nbs/04_zoo/02_matrices.ipynb #cf0b80f8
 WORDS_APART = 0.65  # cosine distance of words from which on two texts have little in common
 
 
