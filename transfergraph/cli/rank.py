@@ -49,10 +49,8 @@ def _reading(text_column, label_column, splits, keep_copies):
 def _default_zoo(modality):
     "The zoo of the catalogue that stands for a modality, where it was got."
     if modality not in DEFAULT_ZOOS:
-        known = ", ".join(DEFAULT_ZOOS)
-        raise ValueError(
-            f"no zoo was named, and none is the usual one of modality {modality!r}; there are {known}"
-        )
+        told = f"no zoo was named, and there is no usual one for modality {modality!r}"
+        raise ValueError(f"{told}; there are some for {' and '.join(DEFAULT_ZOOS)}")
     folder = Path("zoos") / DEFAULT_ZOOS[modality]
     if not folder.is_dir():
         command = f"transfergraph zoo get {folder.name}"
@@ -99,12 +97,10 @@ def _described(zoo, data, dataset, probe, quiet, **options):
 
 def _say_of_words(new, described):
     "What was read off, and how to change it; nothing where nothing was."
-    foreign = new.languages not in (None, "english")
-    if foreign and not described:
-        told = f"the texts look {new.languages.replace('|', ' or ')}, which the model of words does not know"
-        print_note(
-            f"{told}: they count by language and classes only; --describe in English says what they are about"
-        )
+    if new.languages not in (None, "english") and not described:
+        language = " or ".join(new.languages.split("|"))
+        told = f"the texts look {language}, which the model of words does not know and does not read"
+        print_note(f"{told}; --describe in English says what they are about")
     if new.words is None:
         print_note("nothing is said of the dataset in words: --describe does, and places it among the zoo's")
     if new.task is not None:
@@ -231,8 +227,8 @@ def rank_command(
     if dataset is None:
         _say_of_words(new, described=describe or dataset_like)
     keep = {"max_params": max_params, "family": family}
-    advice = advise(graph, new, **keep)
     if data is not None and how_many != "none":
+        advice = advise(graph, new, **keep)
         new = _scored(zoo, models, advice, graph, found, new, how_many, score_items, quiet)
     if explain is not None:
         table = graph.explain(explain, new)

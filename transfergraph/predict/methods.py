@@ -200,7 +200,7 @@ def gain_over_mean(ranker: object) -> dict[str, float] | None:  # None: the rank
     gains, regrets = [], []
     for column, expected in ranker.left_out().items():
         true, mean = ranker.table.accuracy[:, column], history_means(ranker.table, column)
-        known = ~np.isnan(true) & ~np.isnan(mean)
+        known = np.isfinite(true) & np.isfinite(mean) & np.isfinite(expected)
         true, mean, expected = true[known], mean[known], expected[known]
         if len(true) < 3 or np.ptp(true) == 0:
             continue

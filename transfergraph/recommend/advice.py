@@ -123,8 +123,8 @@ def advise(
 ) -> Advice:
     """Rank, and say what the ranking rests on.
 
-    A dataset that is like nothing in the zoo is ranked by `rank_in_general` where models were run on it, or where
-    the zoo has models of its own making beside others; and so is any in a zoo without records."""
+    A dataset that is like nothing in the zoo is ranked by `rank_in_general` where models were run on it, or
+    where the zoo has models of its own making beside others; and so is any in a zoo without records."""
     new = dataset if isinstance(dataset, DatasetDescription) else None
     known = graph.zoo.datasets.set_index("dataset")["modality"]
     ranker = graph.rankers.get(new.modality if new else known.get(dataset))

@@ -298,7 +298,11 @@ def extend(zoo: Zoo, new: DatasetDescription, distance: str = "domain_similarity
         more["distances"] = rows.assign(dataset=new.name, method=distance)
     if new.scores is not None:
         more["scores"] = new.scores.assign(dataset=new.name)
-    joined = {t: pd.concat([getattr(zoo, t), rows], ignore_index=True) for t, rows in more.items()}
+    joined = {}
+    for table, rows in more.items():  # a column that is empty on one side says nothing of its type
+        parts = [part.dropna(axis=1, how="all") for part in (getattr(zoo, table), rows) if len(part)]
+        columns = getattr(zoo, table).columns.union(rows.columns, sort=False)
+        joined[table] = pd.concat(parts, ignore_index=True).reindex(columns=columns)
     return replace(zoo, **joined).validate()
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #cf0b80f8
