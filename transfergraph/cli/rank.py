@@ -198,6 +198,8 @@ def rank_command(
     models: Models = None,
     max_params: MaxParams = None,
     family: Family = None,
+    licence: option(str, "NAME", "only models under this licence, as in apache-2.0") = None,
+    language: option(str, "CODE", "only models that say they know this language, as in de") = None,
     quiet: Quiet = False,
     as_json: Form = None,
 ) -> None:

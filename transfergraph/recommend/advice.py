@@ -161,9 +161,10 @@ def _without_records(graph, new, top, filters):
     if cards.empty:
         there = ", ".join(sorted(graph.zoo.models["modality"].unique()))
         raise ValueError(f"the zoo has no {new.modality} models; it has {there}")
-    table = keep_models(cards[["model", "n_params", "family"]], **filters).assign(mean=np.nan)
+    table = keep_models(graph.zoo, cards[["model", "n_params", "family"]], **filters)
     basis = "a linear probe on your data, " * (new.scores is not None) + "what their cards say"
     told = f"the zoo has no fine-tuning records: the order rests on {basis}"
     told += "; `transfergraph import-records` adds results, which predictions need"
-    ranking = rank_in_general(graph.zoo, table, new.scores).assign(mean_place=np.nan)
+    table = table.assign(mean=np.nan, mean_place=np.nan)
+    ranking = rank_in_general(graph.zoo, table, new.scores)
     return _finished(ranking, [told], True, top)

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,11 +165,28 @@ def main_distance(zoo: Zoo) -> str:
     return "words" if "words" in ways and "domain_similarity" not in ways else "domain_similarity"
 
 
+def _says(zoo, column, wanted, models):
+    "Which models say a licence or a language, in upper or lower case."
+    known = zoo.models.set_index("model")
+    said = known[column].reindex(models) if column in known else pd.Series(None, models, dtype=object)
+    if said.isna().all():
+        how = "`transfergraph zoo get NAME --facts` asks a hub"
+        raise ValueError(f"the zoo does not know the {column} of its models; {how}")
+    if said.isna().any():
+        what = f"{int(said.isna().sum())} models whose {column} the zoo does not know are left out"
+        warnings.warn(what, stacklevel=4)
+    words = said.fillna("").str.casefold().str.split("|")
+    return [wanted.casefold() in found for found in words]
+
+
 def keep_models(
-    table: pd.DataFrame,  # with the columns that are asked for
+    zoo: Zoo,
+    table: pd.DataFrame,  # model, n_params, family
     *,
     max_params: float | None = None,  # leave out models with more parameters, or of unknown size
     family: str | None = None,  # leave out all others
+    licence: str | None = None,  # leave out all others, and models whose licence is not known
+    language: str | None = None,  # such as de: leave out models that don't say they know it
 ) -> pd.DataFrame:
     "The models that fulfil what is asked for; raises `ValueError` where none does."
     if family is not None:
@@ -177,8 +195,11 @@ def keep_models(
         table = table[table["family"] == family]
     if max_params is not None:
         table = table[table["n_params"] <= max_params]
+    for column, wanted in (("licence", licence), ("languages", language)):
+        if wanted is not None:
+            table = table[_says(zoo, column, wanted, table["model"])]
     if table.empty:
-        raise ValueError("no model is left; expected a larger --max-params or another family")
+        raise ValueError("no model is left; expected a larger --max-params, or less that is asked for")
     return table
 
 
@@ -247,7 +268,7 @@ class TransferGraph:
         ranker = self.rankers[self._modality(dataset)]
         table, cards = ranker.predict(dataset), ranker.table.cards
         table["n_params"], table["family"] = cards["n_params"].to_numpy(), cards["family"].to_numpy()
-        table = keep_models(table, **filters)
+        table = keep_models(self.zoo, table, **filters)
         table = table.sort_values("accuracy", ascending=False, kind="stable").reset_index()
         table = table.head(len(table) if top is None else top)
         rows = pd.Index(ranker.table.models).get_indexer(table["model"])

@@ -126,14 +126,15 @@ def selection_rows(log: "pd.DataFrame") -> list[list[str]]:  # head and a row pe
     return rows
 
 # %% ../../nbs/11_report/03_terminal.ipynb #7cdc8c89c7104fffa095e18ddfef8986
-def import_text(counts: "pd.DataFrame", out: str | os.PathLike) -> str:  # as `import_counts` found them
-    "How large the zoos of the paper are, and what became of rows that were not taken as they are."
+def import_text(counts: "pd.DataFrame") -> str:  # see `report_counts`
+    "How large zoos of the catalogue are, and what became of rows that were not taken as they are."
     lines = []
-    for name, part in counts.groupby("zoo"):
+    for folder, part in counts.groupby("zoo", sort=False):
         sizes = [f"{row.rows} {row.item}" for row in part.itertuples() if not row.reason]
         told = [["  " + row.item, str(row.rows), row.reason] for row in part.itertuples() if row.reason]
-        lines += [f"{Path(out) / name}: {', '.join(sizes)}", *([aligned(told, right=[1])] if told else [])]
-        lines.append(f"  every one of them: {Path(out) / name / 'import-report.csv'}")
+        lines += [f"{folder}: {', '.join(sizes)}" if sizes else str(folder)]
+        lines += [aligned(told, right=[1])] if told else []
+        lines += [f"  every one of them: {Path(folder) / 'dropped.csv'}"] if sizes and told else []
     return "\n".join(lines)
 
 

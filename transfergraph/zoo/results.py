@@ -80,9 +80,9 @@ def _check_rows(table, path):
 
 # %% ../../nbs/04_zoo/04_results.ipynb #72eea5119410473aa328ad9291626812
 _WORDS = {  # the only ones that a column may hold
-    "quality": ("ok", "at-chance", "failed"),
+    "quality": ("ok", "at-chance", "failed", "noisy"),
     "method": RECORD_METHODS,
-    "modality": MODALITIES,
+    "access": ("open", "gated", "gone"),
 }
 
 
