@@ -228,7 +228,7 @@ def rank_command(
         graph, found, new = _described(zoo, data, dataset, probe, quiet, **about, **reading)
     if dataset is None:
         _say_of_words(new, described=describe or dataset_like)
-    keep = {"max_params": max_params, "family": family}
+    keep = {"max_params": max_params, "family": family, "licence": licence, "language": language}
     if data is not None and how_many != "none":
         advice = advise(graph, new, **keep)
         new = _scored(zoo, models, advice, graph, found, new, how_many, score_items, quiet)
