@@ -74,6 +74,7 @@ class Server:
         default_factory=dict
     )  # repository -> siblings that are only listed
     waited: list[float] = field(default_factory=list)
+    cards: dict[str, dict] = field(default_factory=dict)  # repository -> what its card says
 
 
 def commit(folder: Path) -> str:
@@ -163,6 +164,8 @@ class Handler(BaseHTTPRequestHandler):
             "tags": [],
             "private": False,
         }
+        if name in told.cards:
+            info["cardData"] = told.cards[name]
         if any(n.endswith(".safetensors") for n, _ in listed):
             info["safetensors"] = {"parameters": {"F32": 1234}, "total": 1234}
         content = json.dumps(info).encode()

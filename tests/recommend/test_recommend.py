@@ -34,15 +34,13 @@ from transfergraph.recommend.transfergraph import (
     search,
 )
 from transfergraph.zoo.matrices import DatasetDescription, extend, hide_target
-from transfergraph.zoo.paper import import_paper
+from transfergraph.zoo.paper import read_paper
 from transfergraph.zoo.tables import Zoo
 
 
 @pytest.fixture(scope="module")
-def zoos(paper, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("zoos")
-    import_paper(paper, folder)
-    return {m: Zoo.load(folder / f"paper-{m}") for m in ("image", "text")}
+def zoos(paper):
+    return {modality: read_paper(paper, modality)[0] for modality in ("image", "text")}
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['RAW_FILE', 'CLONE', 'READERS', 'CatalogueEntry', 'read_catalogue', 'catalogue_entry', 'dataset_facts', 'Fetch',
-           'fetch_file', 'sparse_patterns', 'fetch_clone', 'find_copy', 'obtain', 'read_source', 'get_zoo',
+           'fetch_file', 'sparse_patterns', 'fetch_clone', 'find_copy', 'obtain', 'read_entry', 'get_zoo',
            'report_counts', 'add_facts']
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #38735c49
+# %% ../../nbs/08_build/06_catalogue.ipynb #929e59d3
 import functools
 import logging
 import os
@@ -31,7 +31,7 @@ from ..zoo.leaderboards import read_euroeval, read_open_clip, read_recycling, re
 from ..zoo.paper import REPORT, joined_reports, read_paper
 from ..zoo.tables import Zoo, ZooError
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #80590858
+# %% ../../nbs/08_build/06_catalogue.ipynb #7a7ed08d
 @checked
 class CatalogueEntry:
     "What is known of a public table of results, and how a zoo is made of it."
@@ -81,7 +81,7 @@ def catalogue_entry(name: str) -> CatalogueEntry:
         raise ValueError(f"no zoo is called {name!r}; the catalogue has {', '.join(known)}")
     return known[name]
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #bd1160de
+# %% ../../nbs/08_build/06_catalogue.ipynb #10615eba
 _FACTS = ("n_classes", "task", "languages", "domains", "description", "hub_id", "class_names")
 
 
@@ -95,7 +95,7 @@ def dataset_facts() -> pd.DataFrame:  # index: name of a dataset; lists are join
     facts = facts.explode("dataset").set_index("dataset").replace("", None)
     return facts.assign(n_classes=facts["n_classes"].astype(float))
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #a3181795
+# %% ../../nbs/08_build/06_catalogue.ipynb #496c6b35
 RAW_FILE = "https://raw.githubusercontent.com/{repository}/{commit}/{path}"
 CLONE = "https://github.com/{repository}"
 
@@ -209,7 +209,7 @@ def obtain(entry: CatalogueEntry, fetch: Fetch) -> Path:  # the repository's fol
         fetch_file(entry, path, fetch)
     return fetch.folder(entry)
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #45512b38
+# %% ../../nbs/08_build/06_catalogue.ipynb #3a40dc47
 def _within(folder, root):
     "The folder of a repository that holds the results; a copy may be that folder alone."
     return Path(folder) / root if (Path(folder) / root).is_dir() else Path(folder)
@@ -233,7 +233,7 @@ READERS: dict[str, Callable] = {
 }  # folder of the repository and options -> zoo, report
 
 
-def read_source(
+def read_entry(
     entry: CatalogueEntry,
     folder: str | os.PathLike,  # the repository, or a copy of it
 ) -> tuple[Zoo, pd.DataFrame]:  # validated; report: what was dropped, corrected or marked, and why
@@ -264,7 +264,7 @@ def read_source(
     done = replace(zoo, models=models, datasets=datasets, records=records).validate()
     return done, joined_reports([report, pd.DataFrame(told, columns=REPORT)])
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #f7a1eb10
+# %% ../../nbs/08_build/06_catalogue.ipynb #3671260d
 def get_zoo(
     name: str,  # of the catalogue
     out: str | os.PathLike,  # folder of the zoo, made or replaced
@@ -277,7 +277,7 @@ def get_zoo(
     entry, out = catalogue_entry(name), Path(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not is_zoo(out))):
         raise ZooError(f"{out}: is there and holds no zoo; expected a new folder, or a zoo to replace")
-    zoo, report = read_source(entry, obtain(entry, fetch) if source is None else find_copy(entry, source))
+    zoo, report = read_entry(entry, obtain(entry, fetch) if source is None else find_copy(entry, source))
     said = ("name", "title", "repository", "commit", "licence", "citation", "protocol", "metric")
     about = {key: getattr(entry, key) for key in said}
     zoo = with_words(zoo)
@@ -291,7 +291,7 @@ def get_zoo(
 def report_counts(
     zoo_name: str,
     zoo: Zoo,
-    report: pd.DataFrame,  # see `read_source`
+    report: pd.DataFrame,  # see `read_entry`
 ) -> pd.DataFrame:  # columns zoo, item, reason (empty: rows of a table), rows
     "How many rows a zoo has, and how many were dropped, corrected or marked for which reason."
     general = report["reason"].str.replace(r"'[^']*'|\"[^\"]*\"", "...", regex=True)
@@ -303,7 +303,7 @@ def report_counts(
     rows += [(zoo_name, action, reason, n) for (action, reason), n in counts.items()]
     return pd.DataFrame(rows, columns=["zoo", "item", "reason", "rows"])
 
-# %% ../../nbs/08_build/06_catalogue.ipynb #dcd8a105
+# %% ../../nbs/08_build/06_catalogue.ipynb #01f36e5a
 def add_facts(
     folder: str | os.PathLike,  # of a zoo
     hub: Hub,

@@ -268,8 +268,8 @@ class TransferGraph:
         ranker = self.rankers[self._modality(dataset)]
         table, cards = ranker.predict(dataset), ranker.table.cards
         table["n_params"], table["family"] = cards["n_params"].to_numpy(), cards["family"].to_numpy()
-        table = keep_models(self.zoo, table, **filters)
-        table = table.sort_values("accuracy", ascending=False, kind="stable").reset_index()
+        table = keep_models(self.zoo, table.reset_index(), **filters)
+        table = table.sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
         table = table.head(len(table) if top is None else top)
         rows = pd.Index(ranker.table.models).get_indexer(table["model"])
         table["why"] = tell_standings(ranker.table, ranker.similarity(dataset), rows)

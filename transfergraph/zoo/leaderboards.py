@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['long_records', 'first_word', 'misaligned', 'read_recycling', 'read_open_clip', 'read_euroeval', 'read_shift']
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #e8dad844
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #43448edd
 import ast
 import os
 import re
@@ -27,7 +27,7 @@ from transfergraph.zoo.paper import (
 )
 from .tables import Zoo, ZooError
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #57b09ff0
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #a9bc2f2f
 def long_records(
     rows: pd.DataFrame,  # one row a model, index = line number, with a column `model`; cells are text
     datasets: list[str],  # the columns that are datasets
@@ -48,7 +48,7 @@ def first_word(models: pd.Series) -> pd.Series:  # such as roberta of me/RoBERTa
     "The family of a model, by its name."
     return models.str.rpartition("/")[2].str.lower().str.extract(r"^([a-z]+)", expand=False)
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #daa893b2
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #381003da
 def misaligned(
     values: pd.DataFrame,  # (models, datasets), accuracies; nan where there is none
     margin: float = 0.015,  # how far above the best of the well-aligned rows is too far
@@ -68,7 +68,7 @@ def misaligned(
         (alike < -0.2, shifted + "they run against the medians of the columns"),
     )
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #08ccec62
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #6367c066
 def _seeds(path, base, spearman):
     "Records of a bare model: the mean over its runs; zeros are failures."
     rows, report = read_rows(path, ["dataset name", "accuracy", "spearmanr"], delimiter="\t")
@@ -103,7 +103,7 @@ def read_recycling(
         rows, last_reason(rows.index, (rows.duplicated("model"), "named twice; the first is kept")), path.name
     )
     values = rows[datasets].apply(as_number)
-    odd = misaligned(values.where(values != 0))
+    odd = misaligned(values.where(values.gt(0) & values.le(1)))
     bare = rows["model"].isin(seeds)
     odd = odd.mask(bare & (odd == ""), "the mean of repeated runs stands for it")
     whole, wrong = set_apart(rows, odd, path.name)
@@ -124,7 +124,7 @@ def read_recycling(
     parts = [broken, none, twice, wrong, outside, zeros, *(r for _, r in repeated)]
     return Zoo(models=models, records=records), joined_reports(parts)
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #b1b8f099
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #22eaf836
 def read_open_clip(
     folder: str | os.PathLike,  # the repository mlfoundations/open_clip, or a copy of its docs
     results: str,  # the table of results, in the folder
@@ -151,7 +151,7 @@ def read_open_clip(
     report = joined_reports([broken, twice, outside, bad, pd.DataFrame(left, columns=REPORT)])
     return Zoo(models=models, records=records.drop(columns="line")), report
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #da1b59fa
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #dd4edd4f
 _CELL = re.compile(r"(-?[\d.]+) ± ([\d.]+) / (-?[\d.]+) ± ([\d.]+)@@.*")
 _ENCODER = "🔍"  # the sign of an encoder in the column Type
 
@@ -226,7 +226,7 @@ def read_euroeval(
     records["n_runs"] = runs
     return Zoo(models=models, records=records), joined_reports([*(r for _, _, r in read), apart])
 
-# %% ../../nbs/04_zoo/07_leaderboards.ipynb #9c5c6f4c
+# %% ../../nbs/04_zoo/07_leaderboards.ipynb #762b83c5
 def _setting(cell):
     "Settings as they are printed, {} where they cannot be read."
     try:
@@ -251,14 +251,15 @@ def read_shift(
     names = names.mask(names.isin(["clevr", "dsprites"]), asked)
     names = names.mask(names == "smallnorb", "smallnorb_" + labels.str.removeprefix("label_"))
     accuracy = as_number(rows["test_accuracy"])
-    rate = settings.map(lambda s: s.get("lr"))
+    rate = pd.to_numeric(settings.map(lambda s: s.get("lr")), errors="coerce")
     reasons = last_reason(
         rows.index,
         (~accuracy.between(0, 1), "accuracy " + rows["test_accuracy"].map(repr) + " is not between 0 and 1"),
         (names.isin(["", "smallnorb_"]), "what it was trained to tell is not said"),
         (as_number(rows["epochs"]) != 25, "trained for " + rows["epochs"] + " epochs, not 25"),
         (rows["train_slice"] != ":800", "trained on " + rows["train_slice"].map(repr) + ", not on ':800'"),
-        (rate.map(lambda r: r != 0.01), "learning rate " + rate.map(str) + ", not 0.01"),
+        (rate != 0.01, "learning rate " + rate.astype(str) + ", not 0.01"),
+        (rate.isna(), "its learning rate is not said"),
         (rows["framework"] != "HuggingFace", "a run on texts, which stayed at chance"),
     )
     good, apart = set_apart(rows, reasons, path.name)

@@ -84,6 +84,7 @@ _WORDS = {  # the only ones that a column may hold
     "method": RECORD_METHODS,
     "access": ("open", "gated", "gone"),
 }
+_NO_MODALITIES = set("images img picture vision cv texts language nlp".split())  # image, text
 
 
 def read_results(
@@ -137,6 +138,9 @@ def _texts(values, path):
     if words := _WORDS.get(column := values.name):
         odd |= texts.map(lambda v: v is not None and v.partition(":")[0] not in words)
         expected = f"{', '.join(words[:-1])} or {words[-1]}; --map {column}= leaves the column out"
+    elif column == "modality":
+        odd |= texts.map(lambda v: v in _NO_MODALITIES)
+        expected = "image or text; --map modality= leaves the column out"
     if len(rows := np.flatnonzero(odd)):
         where = f"{path}: row {rows[0] + 1}, column {column!r}"
         raise ZooError(f"{where}: {str(values.iloc[rows[0]])!r:.80}; expected {expected}")
@@ -162,7 +166,7 @@ def join_results(
     zoo = zoo or Zoo()
     if "modality" not in results:
         kinds = [modality] if modality else sorted(zoo.models["modality"].unique())
-        if len(kinds) != 1:
+        if len(kinds) != 1 or kinds[0] in _NO_MODALITIES:
             raise ZooError(f"{origin}: images or texts? expected --modality, {' or '.join(MODALITIES)}")
         results = results.assign(modality=kinds[0])
     models = _about(results, "model", ("modality", *ABOUT_MODEL), zoo.models, origin)
