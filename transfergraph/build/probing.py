@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STREAMED_ITEMS', 'PASSING', 'PACKED_FILES', 'item_column', 'sample_rows', 'HubProbe', 'embed_zoo']
 
-# %% ../../nbs/08_build/07_probing.ipynb #467d4628
+# %% ../../nbs/08_build/07_probing.ipynb #7feac335
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ from ..run.files import checksum, write_whole
 from ..zoo.matrices import distances, domain_embedding, embeddings, with_probe
 from ..zoo.tables import Zoo
 
-# %% ../../nbs/08_build/07_probing.ipynb #7c436825
+# %% ../../nbs/08_build/07_probing.ipynb #d90253ba
 STREAMED_ITEMS = 300  # of a dataset, that the probe sees
 PASSING = 5  # times as many rows pass by
 PACKED_FILES = tuple(".zip .gz .tgz .bz2 .xz .zst .7z .rar".split())  # not unpacked
@@ -74,7 +74,7 @@ def sample_rows(
         kept.pop()
     return kept
 
-# %% ../../nbs/08_build/07_probing.ipynb #b18784b9
+# %% ../../nbs/08_build/07_probing.ipynb #04a8c38b
 def _stream(entry, facts, hub, items):
     "Items and their modality."
     import datasets
@@ -138,7 +138,7 @@ class HubProbe:
             seen = np.array([text[:100_000] for text in items], object)
         return np.asarray(backbone.features(seen, progress=False))
 
-# %% ../../nbs/08_build/07_probing.ipynb #f8f96652
+# %% ../../nbs/08_build/07_probing.ipynb #040a8fb0
 def embed_zoo(
     folder: str | os.PathLike,  # of a zoo whose datasets have a hub_id
     probe: HubProbe,

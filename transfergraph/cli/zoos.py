@@ -169,7 +169,7 @@ def _cache_home():
 def _is_offline():
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
 
-# %% ../../nbs/12_cli/02_zoos.ipynb #fc4d2ebb
+# %% ../../nbs/12_cli/02_zoos.ipynb #ad1b316f
 @zoo.command("embed")
 def zoo_embed_command(
     name: argument("NAME", "a zoo of the catalogue that was got, or the folder of a zoo"),

@@ -116,7 +116,8 @@ def split_name(name: str) -> str:
 def telling_words(names: Iterable[str]) -> str:
     "Names without what every dataset has, such as `train` or `label`; empty where nothing is left."
     words = (word for name in names for word in split_name(name).split())
-    return " ".join(word for word in words if word.lower() not in _MEANINGLESS and not word.isdecimal())
+    telling = (w for w in words if len(w) > 1 and w.lower() not in _MEANINGLESS and not w.isdecimal())
+    return " ".join(telling)
 
 # %% ../../nbs/05_models/13_words.ipynb #938c804e27f84196a10c8828c723f798
 MOST_CLASSES = 40  # that are listed; of more, so many spread evenly

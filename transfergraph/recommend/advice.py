@@ -89,7 +89,9 @@ def _like(graph, ranker, dataset, likeness, ranking):
     if np.ptp(similarity) < 1e-9 * max(1.0, np.abs(similarity).max()):
         return f"nothing tells your dataset from others: this is the order for any; {without}"
     names = ranker.table.datasets[np.argsort(-similarity, kind="stable")[:3]].tolist()
-    way = "" if likeness is None else f" ({_WAYS[likeness.way]})"
+    way = f" ({_WAYS[likeness.way]})" if likeness else ""
+    if isinstance(dataset, DatasetDescription) and not likeness and dataset.distances is None:
+        way = " (by its size alone)"
     return f"your dataset counts as most like {_names(names)}{way}; {without}"
 
 
