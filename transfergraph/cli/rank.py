@@ -226,8 +226,6 @@ def rank_command(
         zoo = zoo or _default_zoo(_modality_of(data, quiet, reading))
         about = {"words": describe, "task": task}
         graph, found, new = _described(zoo, data, dataset, probe, quiet, **about, **reading)
-    if dataset is None:
-        _say_of_words(new, described=describe or dataset_like)
     keep = {"max_params": max_params, "family": family, "licence": licence, "language": language}
     if data is not None and how_many != "none":
         advice = advise(graph, new, **keep)
@@ -242,6 +240,8 @@ def rank_command(
     advice = advise(graph, new, top, **keep)
     for note in advice.notes:
         print_note(note)
+    if dataset is None:
+        _say_of_words(new, described=describe or dataset_like)
     if plot is not None:
         from transfergraph.report.figures import figure_ranking, save_figure
 

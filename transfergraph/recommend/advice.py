@@ -43,7 +43,8 @@ def rank_in_general(
     found["accuracy"] = measured.reindex(table["model"]).to_numpy(float)
     found["known"] = cards["pretrained_accuracy"].to_numpy(float)
     found["source"] = cards["pretrained_on"].to_numpy(object)
-    found["mean"] = found["mean"].fillna(found["mean"].median())
+    if found["mean"].notna().any():
+        found["mean"] = found["mean"].fillna(found["mean"].median())
     order = ["accuracy", "elsewhere", "mean", "known", "n_params"]
     found = found.sort_values(order, ascending=False, kind="stable", na_position="last", ignore_index=True)
     found["why"] = [_reason(row) for row in found.to_dict("records")]
