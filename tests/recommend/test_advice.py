@@ -229,6 +229,7 @@ def test_a_zoo_without_records_ranks_by_cards(call, tmp_path):
     Zoo(models=models, datasets=zoo.datasets).save(tmp_path / "zoo")
     code, out, err = call("rank", "zoo", "--dataset-like", "photos", "--json", "--top", 2)
     assert code == 0 and "no fine-tuning records" in err and "import-records" in err
+    assert [row["model"] for row in json.loads(out)] == ["m4", "m1"]
     small = call("rank", "zoo", "--dataset-like", "x y", "--json", "--max-params", "3e6")
     assert [row["model"] for row in json.loads(small[1])] == ["m2", "m3", "m0"]
 

@@ -23,11 +23,11 @@ from ..data.dataset import Dataset, load_dataset
 from ..data.tables import open_table, table_suffix
 from transfergraph.models.words import (
     SAMPLED_TEXTS,
+    cell_list,
     dataset_words,
     guess_language,
     language_name,
     languages_in,
-    listed,
     with_words,
 )
 from ..run.files import checksum
@@ -68,7 +68,7 @@ def guess_task(zoo: Zoo, words: np.ndarray | None, modality: str, languages: str
 
 
 def _spoken(languages):
-    return {language_name(code) for code in listed(languages)}
+    return {language_name(code) for code in cell_list(languages)}
 
 
 def describe_words(
@@ -211,7 +211,7 @@ def choose_to_run(
     first, rest = ranking.head(k), ranking.iloc[k:]
     others = rest[~kind[rest.index].isin(set(kind[first.index]))]
     others = others.loc[kind[others.index].drop_duplicates().index]
-    own = others.get("own", pd.Series(False, others.index))  # models pre-trained elsewhere go first
+    own = others.get("own", pd.Series(False, others.index))  # others go first
     others = others.loc[own.sort_values(kind="stable").index].head((k + 1) // 2)
     return [*first["model"], *others["model"]]
 
