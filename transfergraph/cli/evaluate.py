@@ -92,7 +92,9 @@ def evaluate_command(
         if predictions is not None:
             summary = _score_elsewhere(loaded, predictions, target, **same)[2]
         else:
-            loaded = with_words(loaded) if distance == "words" else loaded
+            measured = (loaded.distances["method"] == "domain_similarity").any()
+            if distance == "words" or not (measured or len(loaded.embeddings)):  # as `rank` does
+                loaded = with_words(loaded)
             methods = [*DEFAULT_METHODS, f"TG:{default_ranker(loaded)}"]
             how = {"methods": methods, "targets": target or None, "progress": not quiet} | same | how
             summary = evaluate(loaded, **how)[2]

@@ -243,11 +243,8 @@ def word_parts(
     spoken = [language_name(code) for code in cell_list(languages)]
     facts = " ".join([*spoken[:5], split_name(task or ""), *map(split_name, cell_list(domains))])
     parts = [(DESCRIPTION_WEIGHT, [" ".join((description or "").split())])]
-    others = (
-        telling_words(cell_list(name)),
-        " ".join(facts.split()),
-        class_text(cell_list(class_names), modality),
-    )
+    classes = class_text(cell_list(class_names), modality)
+    others = telling_words(cell_list(name)), " ".join(facts.split()), classes
     parts += [(1.0, [told]) for told in others]
     known = len(texts) and guess_language(texts) in ("english", None)
     parts += [(1.0, [text[:SAMPLED_CHARACTERS] for text in texts[:SAMPLED_TEXTS]])] if known else []
@@ -270,7 +267,7 @@ def dataset_words(*name: str, **facts: object) -> np.ndarray | None:  # see `wor
     "What a dataset is about, as a vector (384,) of length 1; `None` where nothing tells anything."
     return combine_words([word_parts(*name, **facts)])[0]
 
-# %% ../../nbs/05_models/13_words.ipynb #db7b79bc585a40fcaf58bf750017e135
+# %% ../../nbs/05_models/13_words.ipynb #1671c31a24314836a5b85d7ef7fbf015
 _FACTS = ("task", "languages", "domains", "description", "class_names", "modality")
 
 

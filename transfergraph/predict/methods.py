@@ -28,6 +28,7 @@ from transfergraph.zoo.matrices import (
     accuracy_matrix,
     distance_matrix,
     hide_target,
+    main_distance,
     min_max,
     score_matrix,
     subsample_records,
@@ -156,7 +157,7 @@ def ranker_scores(name: str) -> Callable:  # key of `RANKERS` -> a function like
 
     def scores(zoo: Zoo, target: str, random_state: int = 0) -> pd.Series:  # by model, accuracy in [0, 1]
         modality = zoo.datasets.set_index("dataset").at[target, "modality"]
-        ranker = RANKERS[name](random_state=random_state, intervals=False)
+        ranker = RANKERS[name](random_state, distance=main_distance(zoo), intervals=False)
         return ranker.fit(zoo, modality, target).predict(target)["accuracy"]
 
     return scores

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'MANY', 'condition', 'expected_improvement', 'Selection', 'read_log', 'search', 'default_ranker',
-           'main_distance', 'keep_models', 'TransferGraph', 'save_fit', 'load_fit', 'open_fit']
+           'keep_models', 'TransferGraph', 'save_fit', 'load_fit', 'open_fit']
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import functools
@@ -24,7 +24,7 @@ from ..models.words import with_words
 from ..predict.methods import RANKERS, gain_over_mean, tell_standings
 from ..predict.records import HISTORY_SCORES
 from ..run.files import append_line, atomic_path, checksum, read_lines
-from ..zoo.matrices import DatasetDescription, check_new
+from ..zoo.matrices import DatasetDescription, check_new, main_distance
 from ..zoo.tables import TABLES, Zoo, write_tables
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #7cdc8c89c7104fffa095e18ddfef8986
@@ -157,12 +157,6 @@ MANY = 10_000  # records; zoos with more are fitted by factors
 def default_ranker(zoo: Zoo) -> str:  # a key of `RANKERS`
     "What fits a zoo unless told otherwise."
     return "factors" if len(zoo.records) > MANY else "ensemble"
-
-
-def main_distance(zoo: Zoo) -> str:
-    "The way to measure distance between datasets: by the probe, by words where the zoo has no probe."
-    ways = {*zoo.distances["method"], *zoo.embeddings["method"]}
-    return "words" if "words" in ways and "domain_similarity" not in ways else "domain_similarity"
 
 
 def _says(zoo, column, wanted, models):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DISTANCE_NAMES', 'WORDS_APART', 'main_method', 'accuracy_pairs', 'accuracy_matrix', 'score_matrix', 'distance_matrix',
            'hide_target', 'min_max', 'z_score', 'subsample_records', 'domain_embedding', 'task_distance', 'distances',
-           'distances_to', 'embeddings', 'with_probe', 'probe_of', 'DatasetDescription', 'check_new', 'distances_of',
-           'extend', 'Likeness', 'find_likeness']
+           'distances_to', 'embeddings', 'with_probe', 'probe_of', 'main_distance', 'DatasetDescription', 'check_new',
+           'distances_of', 'extend', 'Likeness', 'find_likeness']
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import json
@@ -217,6 +217,12 @@ def probe_of(zoo: Zoo, method: str = "domain_similarity") -> dict | None:  # Non
     if rows.empty or "probe" not in rows or pd.isna(rows["probe"].iloc[0]):
         return None
     return json.loads(rows["probe"].iloc[0])
+
+
+def main_distance(zoo: Zoo) -> str:
+    "The way to measure distance between datasets: by the probe, by words where the zoo has no probe."
+    ways = {*zoo.distances["method"], *zoo.embeddings["method"]}
+    return "words" if "words" in ways and "domain_similarity" not in ways else "domain_similarity"
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #db7b79bc585a40fcaf58bf750017e135
 @dataclass(frozen=True)
