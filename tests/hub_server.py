@@ -124,6 +124,11 @@ class Handler(BaseHTTPRequestHandler):
                 return self.missing("EntryNotFound", body)
             content = path.read_bytes()
             headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit(folder)}
+            asked_range = re.fullmatch(r"bytes=(\d+)-(\d+)?", self.headers.get("Range", ""))
+            if asked_range and body:  # a part, as streaming asks for
+                start, end = int(asked_range[1]), min(int(asked_range[2] or len(content)), len(content) - 1)
+                headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+                return self.send(206, content[start : end + 1], headers, body, fault.cut if fault else None)
             return self.send(200, content, headers, body, fault.cut if fault else None)
         return self.missing("EntryNotFound", body)
 

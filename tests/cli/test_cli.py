@@ -150,7 +150,7 @@ def test_the_installed_program_is_this_one():
             "ZOO: no docs/openclip_results.csv; expected",
         ),
         (["run-notebook", "no.ipynb", "out.ipynb"], "no.ipynb: no such notebook"),
-        (["rank", "ZOO"], "expected one of --data and --dataset"),
+        (["rank", "ZOO"], "expected one of --data, --dataset and --dataset-like"),
         (["rank", "ZOO", "--data", "a", "--dataset", "b"], "--dataset: not allowed with --data"),
         (
             ["rank", "ZOO", "--data", "a", "--plot", "a.pdf"],
@@ -309,7 +309,7 @@ def test_defaults_are_those_of_evaluate(folder, asked):
     assert main(["evaluate", str(folder)]) == 0
     asked.pop("fingerprint")
     expected = {"targets": None, "protocol": "clean", "out": None, "progress": True}
-    assert asked == {"methods": ["history-mean", "TG:XGB,N2V,all"], **expected}
+    assert asked == {"methods": ["history-mean", "TG:XGB,N2V,all", "TG:ensemble"], **expected}
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_graph_methods_run_from_the_command_line(folder, tmp_path, capsys):
     command = ["evaluate", str(folder), "--seeds", "0", "--target", "x", "--json", "--quiet"]
     assert main([*command, "--out", str(tmp_path)]) == 0
     out, _ = capsys.readouterr()
-    assert {row["method"] for row in json.loads(out)} == {"history-mean", "TG:XGB,N2V,all"}
+    assert {row["method"] for row in json.loads(out)} == {"history-mean", "TG:XGB,N2V,all", "TG:ensemble"}
 
 
 @pytest.mark.slow
@@ -534,7 +534,7 @@ def test_every_option_is_explained():
         commands += getattr(command, "commands", {}).values()
         assert command.help and all(option.help for option in command.params)
         seen += 1
-    assert seen == len(COMMANDS) + 5  # the program itself, `hub build`, and three of `zoo`
+    assert seen == len(COMMANDS) + 6  # the program itself, `hub build`, and four of `zoo`
 
 
 def test_a_table_is_plain_where_the_output_is_no_terminal(folder):

@@ -176,8 +176,9 @@ def test_equal_accuracies_teach_nothing():
     zoo = replace(zoo, records=zoo.records.assign(accuracy=0.5))
     with pytest.raises(ValueError, match="different accuracy"):
         TransferGraph(n_jobs=1).fit(zoo)
-    with pytest.raises(ValueError, match="no fine-tuning records"):
-        TransferGraph().fit(replace(zoo, records=zoo.records[:0]))
+    nothing = TransferGraph().fit(replace(zoo, records=zoo.records[:0]))
+    with pytest.raises(ValueError, match="no fine-tuning records of image models to learn from"):
+        nothing.rank(DatasetDescription("mine", "image", 50, 5))
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ import pandas as pd
 from .hub import Hub, is_zoo
 from .hub_cards import UnavailableError
 from .run_folders import read_mteb
+from ..models.words import with_words
 from ..run.files import atomic_path, checked, checked_mapping, checksum, write_whole
 from ..zoo.leaderboards import read_euroeval, read_open_clip, read_recycling, read_shift
 from ..zoo.paper import REPORT, joined_reports, read_paper
@@ -279,6 +280,7 @@ def get_zoo(
     zoo, report = read_entry(entry, obtain(entry, fetch) if source is None else find_copy(entry, source))
     said = ("name", "title", "repository", "commit", "licence", "citation", "protocol", "metric")
     about = {key: getattr(entry, key) for key in said}
+    zoo = with_words(zoo)
     with atomic_path(out) as part:
         zoo.save(part)
         write_whole(part / "dropped.csv", report.to_csv(index=False))
