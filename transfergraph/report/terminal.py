@@ -108,10 +108,11 @@ def ranking_rows(ranking: "pd.DataFrame") -> list[list[str]]:  # head and a row 
     def size(n):
         return "" if n != n else f"{n / 1e6:.1f} M" if n < 1e9 else f"{n / 1e9:.1f} G"
 
-    rows = [["", "model", "accuracy", "90% interval", "parameters", "why"]]
-    for place, row in enumerate(ranking.to_dict("records"), 1):
+    rows = [["place", "by mean", "model", "accuracy", "90% interval", "parameters", "why"]]
+    for row in ranking.to_dict("records"):
+        places = [_figure(row["place"], ".0f"), _figure(row["mean_place"], ".0f")]
         numbers = [_figure(row["accuracy"]), _interval(row["low"], row["high"]), size(row["n_params"])]
-        rows.append([str(place), row["model"], *numbers, row["why"]])
+        rows.append([*places, row["model"], *numbers, row["why"]])
     return rows
 
 
