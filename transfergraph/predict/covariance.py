@@ -87,7 +87,7 @@ def dataset_similarities(table: RecordTable) -> dict[str, np.ndarray]:  # kind -
     for kind, column in (("samples", 0), ("classes", 1)):
         if np.isfinite(values := table.sizes[:, column]).mean() > 0.5:
             found[kind] = _near(values)
-    if np.isfinite(table.distances).mean() > 0.5:
+    if table.distance != "words" and np.isfinite(table.distances).mean() > 0.5:
         found["probe"] = nearness(table.distances, table.length_scale)
     for matrix in found.values():
         np.fill_diagonal(matrix, 1.0)

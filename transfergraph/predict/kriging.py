@@ -7,7 +7,7 @@ __all__ = ['SEARCHED', 'Mixture', 'Target', 'Kriging']
 
 # %% ../../nbs/07_predict/09_kriging.ipynb #f9540b18
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ import pandas as pd
 from .covariance import dataset_similarities, normal_ranks
 from .ensemble import LEVEL_GUESSES, guess_levels, reorder_by
 from transfergraph.predict.landmarks import (
+    THRIFT,
     ErrorModel,
     chances,
     choose_landmarks,
@@ -301,7 +302,7 @@ class Kriging:
         dataset: "str | DatasetDescription",
         how_many: int,
         models: list[str] | None = None,  # choose among these; None: all
-        thrift: float = 0.25,  # how much a large model's cost counts
+        thrift: float = THRIFT,  # how much a large model's cost counts
     ) -> list[str]:
         "Models to run first: cheap ones that tell much of the others."
         mixture, order, _ = self._mixed(self._target(dataset))
@@ -309,7 +310,7 @@ class Kriging:
         allowed = None if models is None else np.isin(self.table.models[kept], models)
         costs = 10 ** self.table.numbers[kept, 0]
         covariance = mixture.errors.matrix(kept)
-        chosen = choose_landmarks(order[kept], covariance, how_many, costs, allowed, thrift=thrift)
+        chosen = choose_landmarks(covariance, how_many, costs, allowed, thrift)
         return self.table.models[kept][chosen].tolist()
 
     def explain(self, model: str, dataset: "str | DatasetDescription") -> pd.DataFrame:

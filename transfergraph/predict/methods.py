@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CATEGORICAL_FEATURES', 'NUMERIC_FEATURES', 'PREDICTORS', 'BASELINES', 'RANKERS', 'RANKER_SCORES', 'FEATURE_SCORES',
-           'GRAPH_FEATURES', 'PLAIN_FEATURES', 'describe_pairs', 'pair_encoder', 'encode_apart', 'linear_regression',
-           'random_forest', 'gradient_boosting', 'random_scores', 'metric_scores', 'mean_of_others', 'ranker_scores',
-           'tell_standings', 'history_means', 'gain_over_mean', 'method_names', 'check_method', 'learner_of',
-           'parts_of', 'training_pairs', 'pair_features', 'predict_target']
+           'GRAPH_FEATURES', 'PLAIN_FEATURES', 'NEEDS', 'describe_pairs', 'pair_encoder', 'encode_apart',
+           'linear_regression', 'random_forest', 'gradient_boosting', 'random_scores', 'metric_scores',
+           'mean_of_others', 'ranker_scores', 'tell_standings', 'history_means', 'gain_over_mean', 'method_names',
+           'check_method', 'learner_of', 'parts_of', 'needs_of', 'training_pairs', 'pair_features', 'predict_target']
 
 # %% ../../nbs/07_predict/10_methods.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import difflib
@@ -22,6 +22,7 @@ from ..graph.embedding import GRAPH_EMBEDDERS, Embeddings
 from ..metrics import PROTOCOLS, bootstrap_mean, method_name, spearman
 from .ensemble import Ensemble
 from .factorisation import BayesianMatrixFactorization
+from .kriging import Kriging
 from .records import RecordTable
 from ..scores.registry import TRANSFERABILITY_SCORES
 from transfergraph.zoo.matrices import (
@@ -148,7 +149,11 @@ BASELINES: dict[str, Callable] = {
 }
 
 # %% ../../nbs/07_predict/10_methods.ipynb #4dd4641cc4064e0191573fe9c69df29b
-RANKERS: dict[str, type] = {"ensemble": Ensemble, "factors": BayesianMatrixFactorization}
+RANKERS: dict[str, type] = {
+    "kriging": Kriging,
+    "ensemble": Ensemble,
+    "factors": BayesianMatrixFactorization,
+}
 
 
 def ranker_scores(name: str) -> Callable:  # key of `RANKERS` -> a function like a baseline
@@ -252,6 +257,26 @@ def parts_of(name: str) -> tuple[str, str | None, str, str | None]:
         learner, features = None, features.replace(",", "+")
     base, _, score = features.rpartition("+")
     return predictor, learner, *((base, score) if score in FEATURE_SCORES else (features, None))
+
+# %% ../../nbs/07_predict/10_methods.ipynb #d6ca27006b894b04b6fc8b79396e2797
+NEEDS = {  # kind -> what must be there besides the zoo
+    "nothing": "nothing but the zoo's records",
+    "words": "what the dataset is about, in words",
+    "probe": "one forward pass of a small probe over the data",
+    "runs": "some models trained on the data",
+    "scores": "a forward pass of every model over the data",
+}
+
+
+def needs_of(name: str) -> str:  # key of `NEEDS`; what is there beyond it is read, too, where it helps
+    "What a method needs at least in order to say something of a dataset."
+    check_method(name)
+    name = method_name(name)
+    if name in ("random", "history-mean", "history-mean:z"):
+        return "nothing"
+    if name in BASELINES or any(score in name for score in FEATURE_SCORES):
+        return "scores"
+    return "words" if name in RANKER_SCORES else "nothing" if "{metadata}" in name else "probe"
 
 # %% ../../nbs/07_predict/10_methods.ipynb #db7b79bc585a40fcaf58bf750017e135
 def training_pairs(zoo: Zoo, protocol: str = "clean") -> pd.DataFrame:
