@@ -29,6 +29,7 @@ from transfergraph.zoo.matrices import (
     accuracy_matrix,
     distance_matrix,
     hide_target,
+    main_distance,
     min_max,
     score_matrix,
     subsample_records,
@@ -355,7 +356,7 @@ def predict_target(
         pairs = pairs.merge(zoo.models.loc[zoo.models["family"].notna(), ["model"]])
     train = training_pairs(known, protocol)
     quality = ("ok",) if protocol == "clean" else None
-    options = {"quality": quality, "distance": "domain_similarity"} | (graph or {})
+    options = {"quality": quality, "distance": main_distance(known)} | (graph or {})
     distance = options["distance"]
     measured = {*zoo.distances["method"], *zoo.embeddings["method"]}
     if measured and distance not in measured:

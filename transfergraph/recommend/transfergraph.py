@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'MANY', 'DENSE', 'SPARSE', 'condition', 'expected_improvement', 'Selection', 'read_log', 'search',
-           'default_ranker', 'check_observed', 'main_distance', 'keep_models', 'TransferGraph', 'save_fit', 'load_fit',
-           'open_fit']
+           'default_ranker', 'check_observed', 'keep_models', 'TransferGraph', 'save_fit', 'load_fit', 'open_fit']
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import functools
@@ -23,7 +22,7 @@ import transfergraph
 from ..models.words import with_words
 from ..predict.methods import RANKERS, gain_over_mean, tell_standings
 from ..run.files import append_line, atomic_path, checksum, read_lines
-from ..zoo.matrices import DatasetDescription, check_new
+from ..zoo.matrices import DatasetDescription, check_new, main_distance
 from ..zoo.tables import TABLES, Zoo, write_tables
 
 # %% ../../nbs/09_recommend/01_transfergraph.ipynb #7cdc8c89c7104fffa095e18ddfef8986
@@ -178,12 +177,6 @@ def check_observed(observed: Mapping[str, float], models: Sequence[str]) -> None
             raise ValueError(f"observed: model {model!r} is not among those that are ranked")
         if not 0 <= accuracy <= 1:
             raise ValueError(f"observed: {model!r} has accuracy {accuracy!r}; expected a number from 0 to 1")
-
-
-def main_distance(zoo: Zoo) -> str:
-    "The way to measure distance between datasets: by the probe, by words where the zoo has no probe."
-    ways = {*zoo.distances["method"], *zoo.embeddings["method"]}
-    return "words" if "words" in ways and "domain_similarity" not in ways else "domain_similarity"
 
 
 def keep_models(
