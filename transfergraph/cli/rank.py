@@ -127,6 +127,43 @@ def _modality_of(data, quiet, reading):
 ZOO_HELP = "folder of a zoo, or of a saved fit; none: the usual one of the catalogue, in zoos/"
 _SCORES_HELP = "run the K most promising and some unlike ones on your data, then rank again; all, none"
 
+# %% ../../nbs/12_cli/04_rank.ipynb #379cbbc1e968416e875cc15c1202d7eb
+def _read_observed(path):
+    "Accuracies by model, from a file."
+    import pandas as pd
+
+    table = pd.read_csv(path)
+    if missing := [column for column in ("model", "accuracy") if column not in table]:
+        raise ValueError(f"{path}: column {missing[0]!r} is missing; expected model, accuracy")
+    values = pd.to_numeric(table["accuracy"], errors="coerce")
+    if (wrong := ~values.between(0, 1)).any():
+        row = int(wrong.to_numpy().argmax())
+        told = f"{path}: row {row + 1}, column 'accuracy': {table['accuracy'].iloc[row]!r}"
+        raise ValueError(f"{told} is no number from 0 to 1")
+    if (twice := table["model"].duplicated()).any():
+        row = int(twice.to_numpy().argmax())
+        raise ValueError(f"{path}: row {row + 1}: {table['model'].iloc[row]!r} is there twice; expected once")
+    return dict(zip(table["model"], values.astype(float), strict=True))
+
+
+def _run_landmarks(zoo, models, graph, found, new, how_many, known, quiet, keep):
+    "Accuracies on the test items of models that tell most of the others."
+    from transfergraph.models.training import FINETUNE_METHODS, Settings
+    from transfergraph.recommend.candidates import finetuner, open_model
+    from transfergraph.zoo.matrices import main_method
+
+    listed, names = _loadable(zoo, models, graph.rank(new, **keep))
+    names = [name for name in names if name not in known]
+    kind = main_method(graph.zoo)
+    kind = kind if kind in FINETUNE_METHODS else "linear"
+    run = finetuner(found, lambda name: open_model(name, listed, found.modality), Settings(method=kind))
+    reached = {}
+    for name in graph.landmarks(new, how_many, names):
+        reached[name] = run(name)[0]
+        if not quiet:
+            print_note(f"{name}: {reached[name]:.3f}")
+    return reached
+
 # %% ../../nbs/12_cli/04_rank.ipynb #938c804e27f84196a10c8828c723f798
 MOST_LOCAL = 50  # models that are all run on the user's data unless told otherwise
 
@@ -188,6 +225,8 @@ def rank_command(
     top: option(int, "N", "how many to print", least=1) = 10,
     explain: option(str, "MODEL", "say what the expectation of one model rests on") = None,
     plot: option(str, "FILE.png", "draw the ranking") = None,
+    observed: option(str, "FILE.csv", "known accuracies on your data: model, accuracy") = None,
+    landmarks: option(int, "K", "train K telling models on your data, then rank all", least=1) = None,
     with_scores: option(str, "K", _SCORES_HELP, f"all of at most {MOST_LOCAL} that lie here") = None,
     score_items: option(int, "N", "training items that a model sees for its scores", least=2) = 2000,
     text_column: TextColumn = None,
@@ -213,6 +252,8 @@ def rank_command(
     if plot is not None and Path(plot).suffix.lower() != ".png":
         raise ValueError(f"--plot {plot}: expected a file that ends in .png")
     how_many = _how_many(with_scores)
+    if landmarks is not None and data is None:
+        raise ValueError("--landmarks trains models on your data; expected --data")
     if with_scores is not None and data is None:
         raise ValueError("--with-scores runs models on your data; expected --data")
     if describe is not None and data is None:
@@ -227,8 +268,11 @@ def rank_command(
         about = {"words": describe, "task": task}
         graph, found, new = _described(zoo, data, dataset, probe, quiet, **about, **reading)
     keep = {"max_params": max_params, "family": family, "licence": licence, "language": language}
-    if data is not None and how_many != "none":
-        advice = advise(graph, new, **keep)
+    runs = _read_observed(observed) if observed else {}
+    if landmarks is not None:
+        runs |= _run_landmarks(zoo, models, graph, found, new, landmarks, runs, quiet, keep)
+    advice = advise(graph, new, observed=runs, **keep)
+    if data is not None and how_many != "none" and not runs:
         new = _scored(zoo, models, advice, graph, found, new, how_many, score_items, quiet)
     if explain is not None:
         table = graph.explain(explain, new)
@@ -237,7 +281,7 @@ def rank_command(
             terminal.print_rows([["what is known", "effect", "records"], *rows], right=(1, 2))
             print("\neffect: how much lower the model's expected z-score would be without these records")
         return
-    advice = advise(graph, new, top, **keep)
+    advice = advise(graph, new, top, observed=runs, **keep)
     for note in advice.notes:
         print_note(note)
     if dataset is None:

@@ -276,7 +276,10 @@ def with_words(zoo: Zoo) -> Zoo:
     probe = json.dumps(WORDS_PROBE, sort_keys=True)
     known = zoo.embeddings["method"] == "words"
     made = zoo.embeddings[known]
-    if set(made["dataset"]) == set(zoo.datasets["dataset"]) and (made.get("probe") == probe).all():
+    if (
+        set(made["dataset"]) == set(zoo.datasets["dataset"])
+        and made.get("probe", made["method"]).eq(probe).all()
+    ):
         return zoo
     told = zoo.datasets.to_dict("records")
     facts = [{name: row[name] for name in _FACTS if isinstance(row.get(name), str)} for row in told]

@@ -6,6 +6,7 @@
 __all__ = ['TOY', 'trained_elsewhere', 'rank_in_general', 'Advice', 'mean_places', 'advise']
 
 # %% ../../nbs/09_recommend/03_advice.ipynb #8dd0d8092fe74a7c96281538738b07e2
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,10 +119,18 @@ def _gained(gain):
     return told
 
 
+def _nearly_best(first, runs):
+    "What taking one or five is worth, and what that rests on."
+    basis = f"{runs} accuracies on your data" if runs else "no run on your data"
+    told = f"one of the first {min(5, len(first))} is within 0.01 of the best with probability"
+    return f"{told} {first.iloc[:5].iloc[-1]:.2f}, the first with {first.iloc[0]:.2f} (by {basis})"
+
+
 def advise(
     graph: TransferGraph,
     dataset: "str | DatasetDescription",  # one of the zoo without records, or a new one
     top: int | None = None,  # how many to give; None: all
+    observed: Mapping[str, float] | None = None,  # model -> accuracy on the dataset, of those that were run
     **filters: object,  # see `keep_models`
 ) -> Advice:
     """Rank, and say what the ranking rests on.
@@ -134,13 +143,13 @@ def advise(
     scores = None if new is None else new.scores
     if ranker is None and new is not None:
         return _without_records(graph, new, top, filters)
-    ranking = graph.rank(dataset, **filters)
+    ranking = graph.rank(dataset, observed=observed, **filters)
     means = pd.Series(history_means(ranker.table), ranker.table.models).reindex(ranking["model"])
     ranking["mean_place"] = mean_places(means.to_numpy())
     likeness = None if new is None else find_likeness(graph.zoo, new, graph.tried)
     elsewhere, notes = trained_elsewhere(graph.zoo, ranking["model"]), []
     mixed = elsewhere.any() and not elsewhere.all()
-    general = bool(likeness and likeness.unlike and (mixed or scores is not None))
+    general = bool(likeness and likeness.unlike and (mixed or scores is not None) and not observed)
     if likeness is not None and likeness.unlike:
         notes.append(_unlike(likeness, general, scores is not None))
     if general:
@@ -149,6 +158,9 @@ def advise(
     else:
         notes.append(_like(graph, ranker, dataset, likeness, ranking))
     notes.append(_gained(graph.gains.get(ranker.table.modality)))
+    if hasattr(ranker, "chances"):
+        first = graph.chances(dataset, ranking["model"].tolist(), observed)["first"]
+        notes.append(_nearly_best(first, len(observed or {})))
     return _finished(ranking, notes, general, top)
 
 

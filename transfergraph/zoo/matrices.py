@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DISTANCE_NAMES', 'WORDS_APART', 'main_method', 'accuracy_pairs', 'accuracy_matrix', 'score_matrix', 'distance_matrix',
-           'hide_target', 'min_max', 'z_score', 'subsample_records', 'domain_embedding', 'task_distance', 'distances',
-           'distances_to', 'embeddings', 'with_probe', 'probe_of', 'main_distance', 'DatasetDescription', 'check_new',
-           'distances_of', 'extend', 'Likeness', 'find_likeness']
+           'hide_target', 'main_distance', 'min_max', 'z_score', 'subsample_records', 'domain_embedding',
+           'task_distance', 'distances', 'distances_to', 'embeddings', 'with_probe', 'probe_of', 'DatasetDescription',
+           'check_new', 'distances_of', 'extend', 'Likeness', 'find_likeness']
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import json
@@ -78,6 +78,12 @@ def hide_target(zoo: Zoo, target: str) -> Zoo:  # as it would be had nobody fine
         known = ", ".join(zoo.targets) or "none"
         raise ValueError(f"target {target!r} is not a dataset of this zoo; its targets: {known}")
     return replace(zoo, records=zoo.records[zoo.records["dataset"] != target].reset_index(drop=True))
+
+
+def main_distance(zoo: Zoo) -> str:
+    "The way to measure distance between datasets: by the probe, by words where the zoo has no probe."
+    ways = {*zoo.distances["method"], *zoo.embeddings["method"]}
+    return "words" if "words" in ways and "domain_similarity" not in ways else "domain_similarity"
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #938c804e27f84196a10c8828c723f798
 def min_max(values: pd.DataFrame) -> pd.DataFrame:  # same shape; all NaN where a column has no spread
