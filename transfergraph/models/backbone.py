@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .checkpoints import one_line, write_checkpoint
-from .preparation import ImageInputs, ProcessorInputs, TextInputs
+from .preparation import ImageInputs, ProcessorInputs, TextInputs, WordInputs
 from ..run.files import checksum, find_kept, kept_path
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Backbone:
 
     spec: str  # what it was loaded from
     body: "torch.nn.Module"  # batch -> (n, n_features)
-    preparation: ImageInputs | ProcessorInputs | TextInputs
+    preparation: ImageInputs | ProcessorInputs | TextInputs | WordInputs
     n_features: int
     metadata: dict  # its row in the zoo's table `models`
     head: "torch.nn.Module | None" = None  # (n, n_features) -> (n, source classes)
@@ -248,8 +248,17 @@ class Backbone:
         out: np.ndarray | None = None,  # (n, n_features), filled in place, for instance a memory map
     ) -> np.ndarray:  # (n, n_features), float32
         "Pooled features of the penultimate layer."
-        out = np.empty((len(items), self.n_features), np.float32) if out is None else out
+        out = np.empty(self.shape(items), np.float32) if out is None else out
         return self._fill(out, items, lambda x: x, batch_size, device, progress)
+
+    def shape(self, items: np.ndarray | Sequence) -> tuple[int, int]:
+        "Of the features: a row for each item, or for each word of sentences in words."
+        n = int(self.preparation.rows(items).sum()) if self.of_words else len(items)
+        return n, self.n_features
+
+    @property
+    def of_words(self) -> bool:
+        return isinstance(self.preparation, WordInputs)
 
     def probabilities(
         self,
@@ -274,7 +283,9 @@ class Backbone:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         order = np.arange(len(items))
         if self.modality == "text":
-            order = np.argsort([-len(text) if isinstance(text, str) else 0 for text in items], kind="stable")
+            order = np.argsort([-_n_characters(text) for text in items], kind="stable")
+        n_rows = self.preparation.rows(items) if self.of_words else np.ones(len(items), int)
+        places = np.split(np.arange(n_rows.sum()), np.cumsum(n_rows)[:-1])  # of each item in `out`
         try:
             for part in parts:
                 part.to(device).eval()
@@ -286,7 +297,8 @@ class Backbone:
                     chosen = items[rows] if isinstance(items, np.ndarray) else [items[i] for i in rows]
                     try:
                         batch = to_device(self.prepare(chosen), device)
-                        out[rows] = last(self.body(batch)).float().cpu().numpy()
+                        place = np.concatenate([places[row] for row in rows])
+                        out[place] = last(self.body(batch)).float().cpu().numpy()
                     except torch.cuda.OutOfMemoryError:
                         if len(rows) == 1:
                             raise
@@ -316,6 +328,10 @@ class Backbone:
         write_checkpoint(folder, config, tensors, self.metadata, self.body.library, half, extra)
 
 
+def _n_characters(text: object) -> int:  # of a pair or a sentence in words the sum
+    return len(text) if isinstance(text, str) else sum(map(_n_characters, text)) if text is not None else 0
+
+
 def to_device(batch: "torch.Tensor | Mapping", device: "str | torch.device") -> "torch.Tensor | dict":
     "Move a batch from `prepare`."
     return {k: v.to(device) for k, v in batch.items()} if isinstance(batch, Mapping) else batch.to(device)
@@ -341,7 +357,7 @@ def extract(
     path = find_kept(folder, key, ".npy")
     if path is None:
         with kept_path(folder, key, ".npy") as part:
-            shape = (len(items), backbone.n_features)
+            shape = backbone.shape(items)
             out = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
             backbone.features(items, **options, out=out)
             out.flush()
