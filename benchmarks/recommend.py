@@ -27,7 +27,7 @@ from transfergraph.zoo.matrices import DatasetDescription
 from transfergraph.zoo.tables import Zoo
 
 LIMITS = {"fit": 20.0, "rank": 0.5, "command line": 6.0}  # seconds on two cores
-PROGRAM = "import sys; from transfergraph.cli import main; sys.exit(main())"
+PROGRAM = "import sys; from transfergraph.cli.program import main; sys.exit(main())"
 
 
 def seconds(call, repeats=3):

@@ -13,7 +13,7 @@ import yaml
 from hub_server import CARD, TIMM, repository, serving
 from PIL import Image
 
-from transfergraph.cli import app, main
+from transfergraph.cli.program import app, main
 from transfergraph.report.terminal import one_word_each
 from transfergraph.zoo.tables import Zoo
 

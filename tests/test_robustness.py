@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from waiting import until
 
-from transfergraph.cli import main
+from transfergraph.cli.program import main
 from transfergraph.recommend.transfergraph import TransferGraph, open_fit
 from transfergraph.run.files import folder_lock
 from transfergraph.zoo.matrices import DatasetDescription
@@ -104,7 +104,7 @@ def test_empty_tables(folder, capsys):
     assert f"{path}: " in said(["evaluate", folder, "--method", "mean"], capsys)
     path.write_text(header + "\n")
     assert len(Zoo.load(folder).records) == 0
-    assert "has no full fine-tuning" in said(["evaluate", folder, "--method", "mean"], capsys)
+    assert "has no fine-tuning" in said(["evaluate", folder, "--method", "mean"], capsys)
 
 
 @pytest.mark.slow
@@ -336,7 +336,7 @@ def without_privileges():
 
 def as_anybody(args, cwd):
     "Run the program as a user whom rights of files hold back."
-    call = [sys.executable, "-c", "from transfergraph.cli import main; raise SystemExit(main())"]
+    call = [sys.executable, "-c", "from transfergraph.cli.program import main; raise SystemExit(main())"]
     return subprocess.run(
         [*call, *map(str, args)], cwd=cwd, capture_output=True, text=True, preexec_fn=without_privileges
     )
@@ -456,7 +456,7 @@ def test_a_stage_that_is_killed_leaves_the_older_report_or_none(tmp_path, begun,
     call = [
         sys.executable,
         "-c",
-        "from transfergraph.cli import main; main()",
+        "from transfergraph.cli.program import main; main()",
         "run-notebook",
         "stage.ipynb",
         "out.ipynb",
@@ -640,7 +640,7 @@ def test_a_locale_without_utf_8(tmp_path):
         as_csv(tmp_path / "zoo", table)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHONIOENCODING"))}
     env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    call = [sys.executable, "-c", "from transfergraph.cli import main; raise SystemExit(main())"]
+    call = [sys.executable, "-c", "from transfergraph.cli.program import main; raise SystemExit(main())"]
     done = subprocess.run(
         [*call, "evaluate", "zoo", "--method", "mean", "--out", "out"],
         cwd=tmp_path,
@@ -666,7 +666,7 @@ def test_names_are_taken_and_printed_in_a_locale_without_utf_8(form, tmp_path):
     )
     env = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHONIOENCODING"))}
     env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "XDG_CACHE_HOME": str(tmp_path)}
-    call = [sys.executable, "-c", "from transfergraph.cli import main; raise SystemExit(main())"]
+    call = [sys.executable, "-c", "from transfergraph.cli.program import main; raise SystemExit(main())"]
     done = subprocess.run(
         [*call, "rank", "zoo-ü", "--dataset", new, *form], cwd=tmp_path, env=env, capture_output=True
     )
@@ -681,7 +681,7 @@ def test_signs_that_the_output_has_not_are_escaped(tmp_path):
         tmp_path / "zoo"
     )
     env = os.environ | {"PYTHONIOENCODING": "latin-1", "XDG_CACHE_HOME": str(tmp_path)}
-    call = [sys.executable, "-c", "from transfergraph.cli import main; raise SystemExit(main())"]
+    call = [sys.executable, "-c", "from transfergraph.cli.program import main; raise SystemExit(main())"]
     done = subprocess.run(
         [*call, "rank", "zoo", "--dataset", new], cwd=tmp_path, env=env, capture_output=True
     )

@@ -172,7 +172,7 @@ EDITS = {  # module -> stages that have to run again, stages that must not
     "graph/embedding": ({".:target", "paper:published"}, BUILD),
     "build/zoo_spec": (BUILD | {"study:selection"}, {".:target", "paper:target"}),
     "report/site": (set(), {"all"}),
-    "cli": (set(), {"all"}),
+    "cli/rank": (set(), {"all"}),
 }
 
 

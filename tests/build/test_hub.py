@@ -26,7 +26,7 @@ from transfergraph.build.hub_cards import (
     read_list,
     reported,
 )
-from transfergraph.cli import main
+from transfergraph.cli.program import main
 from transfergraph.models.checkpoints import card_accuracies, card_facts, front_matter
 from transfergraph.models.loading import load_backbone
 from transfergraph.zoo.tables import Zoo
@@ -450,7 +450,7 @@ def test_not_asked_again_for_what_was_had_before_a_kill(tmp_path, server):
     "Killed while one entry is waited for: the next run asks for that one only."
     server.faults = [Fault("api/models/owner/bert", delay=PATIENCE)]
     path = listed(tmp_path, "owner/resnet", "owner/bert")
-    call = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
+    call = [sys.executable, "-c", "import sys; from transfergraph.cli.program import main; sys.exit(main())"]
     call += ["hub", "build", path, tmp_path / "zoo", "--cache", tmp_path / "cache", "--quiet"]
     running = subprocess.Popen(call, env=os.environ)
     until(lambda: list((tmp_path / "cache").glob("models--owner--resnet*.json")), running)
@@ -465,7 +465,7 @@ def test_not_asked_again_for_what_was_had_before_a_kill(tmp_path, server):
 
 def test_the_command_line_against_a_server(tmp_path, server):
     path = listed(tmp_path, "owner/resnet", "owner/nothing", datasets=["owner/pets"])
-    call = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
+    call = [sys.executable, "-c", "import sys; from transfergraph.cli.program import main; sys.exit(main())"]
     call += ["hub", "build", path, tmp_path / "zoo", "--cache", tmp_path / "cache", "--quiet"]
     told = subprocess.run(call, env=os.environ, capture_output=True, text=True, timeout=PATIENCE)
     assert told.returncode == 0, told.stderr
@@ -560,7 +560,7 @@ def test_a_probe_sees_data_sets_of_a_hub_at_their_commit_and_remembers_them(tmp_
     (data / "scripted" / "scripted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
     content = {"models": ["owner/bert"], "datasets": [f"owner/{d}" for d in ("moods", "other", "scripted")]}
     (tmp_path / "list.yaml").write_text(json.dumps(content | {"probe": "minilm"}))
-    call = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
+    call = [sys.executable, "-c", "import sys; from transfergraph.cli.program import main; sys.exit(main())"]
     call += ["hub", "build", tmp_path / "list.yaml", tmp_path / "zoo", "--cache", tmp_path / "cache"]
     env = os.environ | {"HF_HOME": str(tmp_path / "home")}
 

@@ -377,7 +377,7 @@ def test_truth_that_is_not_there_is_said_so():
     zoo = with_records([["a", "t", "lora", 0.7, "ok"], ["a", "s", "full", 0.7, "at-chance"]])
     for target, protocol in (("t", "clean"), ("t", "published"), ("s", "clean")):
         with pytest.raises(
-            ValueError, match=f"target '{target}' has no full fine-tuning that protocol '{protocol}'"
+            ValueError, match=f"target '{target}' has no fine-tuning that protocol '{protocol}'"
         ):
             true_accuracy(zoo, target, protocol)
     with pytest.raises(ValueError, match="target 'x' is not a dataset of this zoo; its targets: s, t"):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import PATIENCE
 
-from transfergraph.cli import main
+from transfergraph.cli.program import main
 from transfergraph.graph.build import build_graph, finetuned_on
 from transfergraph.metrics import weighted_kendall
 from transfergraph.predict.factorisation import (
@@ -63,7 +63,7 @@ def test_a_table_holds_the_mean_of_each_pair(zoo):
     assert np.allclose(matrix.to_numpy()[table.rows, table.columns], table.values)
     assert len(table.rows) == matrix.notna().to_numpy().sum()
     assert not {"accuracy", "labels", "scores", "name_similarity"} & set(vars(table))  # nothing dense unasked
-    with pytest.raises(ValueError, match="no full fine-tuning record of text models"):
+    with pytest.raises(ValueError, match="no fine-tuning record of text models"):
         RecordTable.from_zoo(full, "text")
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from transfergraph.build.zoo_spec import read_model_list
-from transfergraph.cli import main
+from transfergraph.cli.program import main
 from transfergraph.recommend.candidates import describe_dataset, open_model, score_candidates
 from transfergraph.report.figures import figure_ranking, save_figure
 from transfergraph.zoo.matrices import with_probe

@@ -9,7 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from transfergraph.cli import main
+from transfergraph.cli.program import main
 from transfergraph.report.site import build_site, describe_images, learn_map
 from transfergraph.zoo.tables import Zoo
 

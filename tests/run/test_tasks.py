@@ -211,7 +211,7 @@ def stage(home, out, executor, **options):
         "models": home / "models",
     }
     parameters |= {"out": out / "scores.parquet", "figures": out / "figures", "cache": out / "cache"}
-    call = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
+    call = [sys.executable, "-c", "import sys; from transfergraph.cli.program import main; sys.exit(main())"]
     call += ["run-notebook", str(ROOT / "nbs" / "stages" / "features.ipynb"), str(out / "features.ipynb")]
     call += [word for name, value in parameters.items() for word in ("-p", name, str(value))]
     return subprocess.Popen(call, cwd=ROOT, stderr=subprocess.PIPE, text=True, **options)

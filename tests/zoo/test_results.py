@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transfergraph.cli import main
+from transfergraph.cli.program import main
 from transfergraph.recommend.transfergraph import TransferGraph
 from transfergraph.zoo.matrices import accuracy_matrix
 from transfergraph.zoo.results import join_results, read_results

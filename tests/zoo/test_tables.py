@@ -40,7 +40,7 @@ def write_csv(zoo, folder):
 @pytest.mark.parametrize(
     ("table", "column", "row", "value", "says"),
     [
-        ("models", "modality", 1, "sound", "row 2, column 'modality': 'sound' breaks the rule 'isin("),
+        ("models", "source", 1, "disk", "row 2, column 'source': 'disk' breaks the rule 'isin("),
         ("models", "model", 1, "a", "row 2, column 'model': 'a' breaks the rule 'one row per model'"),
         ("models", "n_params", 0, -1, "row 1, column 'n_params': -1"),
         ("datasets", "role", 0, "goal", "row 1, column 'role': 'goal'"),
@@ -250,16 +250,24 @@ def test_text_is_filled_in_where_it_must_be(table):
 
 
 def test_names_that_must_be_known_ones():
-    for table, column in (("models", "modality"), ("models", "source"), ("datasets", "modality")):
+    for table, column in (("models", "source"), ("datasets", "role")):
         assert f"column {column!r}: 'x' breaks the rule 'isin(" in refusal(table, **{column: "x"})
     for table, column, allowed in (
-        ("models", "modality", ("image", "text")),
+        ("models", "modality", ("image", "text", "audio")),
         ("models", "source", ("timm", "transformers", "local")),
         ("datasets", "role", ("target", "source")),
         ("records", "method", ("full", "lora", "linear", "reported")),
     ):
         for value in allowed:
             assert check_table(table, full_row(table, **{column: value}))[column].tolist() == [value]
+
+
+def test_what_only_some_zoos_know_is_checked_where_it_is_there():
+    known = full_row("records", metric="f1", protocol="probe", n_runs=5, se=0.01)
+    assert check_table("records", known)[["metric", "n_runs"]].values.tolist() == [["f1", 5.0]]
+    assert list(check_table("records", full_row("records"))) == list(TABLES["records"])
+    for table, column, value in (("records", "se", -1), ("models", "access", "x"), ("datasets", "task", "")):
+        assert f"{table}: row 1, column {column!r}: {value!r} breaks" in refusal(table, **{column: value})
 
 
 @pytest.mark.parametrize("vector", [[], [[1.0, 2.0]], [1.0, np.inf], [np.nan], 3.0])

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..metrics import PROTOCOLS, RANK_METRICS, bootstrap_mean, method_name
+from ..zoo.matrices import main_method
 from ..zoo.tables import Zoo
 
 # %% ../../nbs/10_evaluate/01_summary.ipynb #8edb47106e1a46a883d545849b8ab81b
@@ -35,10 +36,10 @@ def true_accuracy(
         best = rows.loc[rows.groupby("model")["accuracy"].idxmax()]  # the first of equal ones
         truth = best[best["method"] == "full"].set_index("model")["accuracy"]
     else:
-        rows = rows[(rows["method"] == "full") & (rows["quality"] == "ok")]
+        rows = rows[(rows["method"] == main_method(zoo)) & (rows["quality"] == "ok")]
         truth = rows.groupby("model")["accuracy"].mean()
     if truth.empty:
-        needed = f"full fine-tuning that protocol {protocol!r} can score against"
+        needed = f"fine-tuning that protocol {protocol!r} can score against"
         raise ValueError(f"target {target!r} has no {needed}")
     return truth.astype(float).sort_index()
 

@@ -43,7 +43,7 @@ def classical_scaling(
 def finetuned_on(
     zoo: Zoo,
     threshold: float = 0.5,  # on the normalised accuracy
-    method: str = "full",  # which kind of fine-tuning counts
+    method: str | None = None,  # which kind of fine-tuning counts; None: see `main_method`
     quality: tuple[str, ...] | None = ("ok",),  # which records count; None for all
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # edges and negative pairs: model, dataset, weight
     "Fine-tuning records as edges (above the threshold) and negative pairs (at or below it)."
@@ -93,7 +93,7 @@ def build_graph(
     *,
     edges: tuple[str, ...] = DEFAULT_EDGE_TYPES,  # kinds of edge to have, out of `EDGE_TYPES`
     accuracy_threshold: float = 0.5,  # normalised accuracy above which a record is an edge
-    method: str = "full",  # which kind of fine-tuning counts
+    method: str | None = None,  # which kind of fine-tuning counts; None: see `main_method`
     quality: tuple[str, ...] | None = ("ok",),  # which records count; None for all
     score_metric: str = "LogME",  # which score makes *transfers to* edges
     score_threshold: float = 0.5,  # z-score above which a score is an edge

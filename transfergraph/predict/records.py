@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from ..zoo.matrices import distance_matrix, min_max, score_matrix
+from ..zoo.matrices import distance_matrix, main_method, min_max, score_matrix
 from ..zoo.tables import Zoo
 
 HISTORY_SCORES = ("H-score", "LogME")  # the transferability scores that are read
@@ -142,8 +142,8 @@ def standings(columns: np.ndarray, values: np.ndarray, n_datasets: int) -> tuple
 
 # %% ../../nbs/07_predict/01_records.ipynb #07972c55
 def mean_pairs(zoo: Zoo, models: np.ndarray, datasets: np.ndarray) -> tuple[np.ndarray, ...]:
-    "Row, column and accuracy, (r,) each, of the full fine-tunings among these names, each pair once."
-    usable = zoo.records["method"].eq("full") & zoo.records["quality"].eq("ok")
+    "Row, column and accuracy, (r,) each, of records of these names (see `main_method`), each pair once."
+    usable = zoo.records["method"].eq(main_method(zoo)) & zoo.records["quality"].eq("ok")
     records = zoo.records.loc[usable, ["model", "dataset", "accuracy"]]
     rows = pd.Index(models).get_indexer(records["model"])
     columns = pd.Index(datasets).get_indexer(records["dataset"])
@@ -265,7 +265,7 @@ class RecordTable(ModalityView):
         used, columns = np.unique(columns, return_inverse=True)
         datasets = names[used]
         if not set(datasets) - {target}:
-            raise ValueError(f"the zoo has no full fine-tuning record of {modality} models to learn from")
+            raise ValueError(f"the zoo has no fine-tuning record of {modality} models to learn from")
         if target is not None and target not in datasets:
             datasets = np.append(datasets, target)
         return cls(zoo, modality, distance, datasets, rows, columns.astype(np.int32), values)

@@ -366,7 +366,7 @@ def open_fit(
         except (ValueError, FileNotFoundError) as e:
             why = f"because the kept fit is damaged ({e})"
             shutil.rmtree(kept, ignore_errors=True)
-    read = {"records": {"method": ["full"], "quality": ["ok"]}, "scores": {"metric": HISTORY_SCORES}}
+    read = {"records": {"quality": ["ok"]}, "scores": {"metric": HISTORY_SCORES}}
     zoo = Zoo.load(folder, where=read)
     before(zoo)
     say(f"fitting {folder}, {why}")

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..evaluate.summary import score_correlations
 from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, new_figure, shorten, styled
+from ..zoo.matrices import accuracy_pairs
 from ..zoo.tables import Zoo
 
 if TYPE_CHECKING:
@@ -316,8 +317,7 @@ def histories(
     most: int = 30,  # records of each, the best
 ) -> list[dict]:  # name, facts, columns and rows of each place, ready to be shown
     "What is known of each model and dataset on a map."
-    full = zoo.records[(zoo.records["method"] == "full") & (zoo.records["quality"] == "ok")]
-    full = full.groupby(["model", "dataset"], as_index=False)["accuracy"].mean()
+    full = accuracy_pairs(zoo)
     full["place"] = full.groupby("dataset")["accuracy"].rank(ascending=False, method="min").astype(int)
     full["of"] = full.groupby("dataset")["model"].transform("size")
     full = full.sort_values(["accuracy", "model", "dataset"], ascending=[False, True, True], kind="stable")

@@ -15,16 +15,16 @@ import pandas as pd
 import pytest
 from waiting import PATIENCE, until
 
-from transfergraph.cli import app, main
+from transfergraph.cli.program import app, main
 from transfergraph.evaluate.leave_one_out import evaluate_predictions
 from transfergraph.evaluate.summary import COLUMNS
 from transfergraph.report.terminal import aligned, summary_note, summary_rows, yaml_value
 from transfergraph.zoo.paper import paper_folder
 from transfergraph.zoo.tables import Zoo
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 COMMANDS = "rank select evaluate methods import-paper import-records hub run-notebook site".split()
-PROGRAM = [sys.executable, "-c", "import sys; from transfergraph.cli import main; sys.exit(main())"]
+PROGRAM = [sys.executable, "-c", "import sys; from transfergraph.cli.program import main; sys.exit(main())"]
 
 
 def transfergraph(*args, **settings):
@@ -574,7 +574,8 @@ def test_the_shell_completes_commands_and_options():
 
 
 def test_help_loads_nothing_heavy():
-    code = "import sys; from transfergraph.cli import main; main(['--help']); sys.exit(' '.join(sys.modules))"
+    code = "import sys; from transfergraph.cli.program import main; main(['--help'])"
+    code += "; sys.exit(' '.join(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     loaded = {name.partition(".")[0] for name in run.stderr.split()}
     assert not {"pandas", "numpy", "torch", "pydantic", "rich", "yaml"} & loaded and "typer" in loaded
