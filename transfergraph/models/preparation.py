@@ -187,6 +187,16 @@ class TextInputs:
                 batch[name][i, place] = torch.tensor(row)
         return batch
 
+    def lengths(self, items: Sequence) -> np.ndarray:  # (n,) tokens, about as many as each will have
+        "What texts are sorted by, so that those of a batch need little padding."
+        most = 8 * self.max_length  # characters: of a long text the rest is mostly cut off
+        lengths = []
+        for start in range(0, len(items), 1024):
+            some = [_as_text(item)[:most] for item in items[start : start + 1024]]
+            rows = self.tokenizer(some, truncation=True, max_length=self.max_length)["input_ids"]
+            lengths += map(len, rows)
+        return np.array(lengths, int)
+
     def _check(self, rows):
         "Raise `ValueError` for a token that the model has no vector for."
         for i, row in enumerate(rows if self.n_tokens else ()):
@@ -218,6 +228,12 @@ class TextInputs:
         if hasattr(self.tokenizer, "backend_tokenizer"):
             self.tokenizer.backend_tokenizer.no_truncation()  # else what the last call asked for is saved too
         self.tokenizer.save_pretrained(folder)
+
+
+def _as_text(item: object) -> str:  # a pair or words in one; what is no text is refused when it is its turn
+    if isinstance(item, list | tuple):
+        return " ".join(map(_as_text, item))
+    return item if isinstance(item, str) else ""
 
 # %% ../../nbs/05_models/03_preparation.ipynb #fd9be1eb
 @dataclass(frozen=True)
@@ -271,6 +287,10 @@ class WordInputs:
     @property
     def settings(self) -> dict:
         return {**self.texts.settings, "prompt": "", "words": True}
+
+    def lengths(self, items: Sequence[list[str]]) -> np.ndarray:  # (n,)
+        "See `TextInputs.lengths`."
+        return self.texts.lengths(items)
 
     def rows(self, items: Sequence[list[str]]) -> np.ndarray:  # (n,)
         "How many rows of features each sentence has."
