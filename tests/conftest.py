@@ -22,7 +22,13 @@ LONG = [  # files that take a minute or more: they come first, so that no proces
     "test_evaluate",
     "test_recommend",
 ]
-SLOW_FIXTURES = {"browser", "bucket", "cluster"}  # a test that starts one of these is slow
+SLOW_FIXTURES = {
+    "browser",
+    "bucket",
+    "cluster",
+    "toy_images",
+    "toy_texts",
+}  # a test with one is slow
 
 
 def pytest_configure(config):
@@ -47,6 +53,15 @@ def paper():
     folder = Path(os.environ.get("TRANSFERGRAPH_PAPER") or ROOT.parent / "shared/paper/resources/experiments")
     if not folder.is_dir():
         _without(f"the published records are not at {folder}; set TRANSFERGRAPH_PAPER to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def records():
+    "Tables that others published, as such and converted; skipped on a machine without them, an error in CI."
+    folder = Path(os.environ.get("TRANSFERGRAPH_RECORDS") or ROOT.parent / "shared/records")
+    if not folder.is_dir():
+        _without(f"the published tables are not at {folder}; set TRANSFERGRAPH_RECORDS to their folder")
     return folder
 
 

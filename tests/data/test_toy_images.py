@@ -7,13 +7,13 @@ from transfergraph.data.toy_images import DRAWN, TAKEN, TOY_IMAGES, as_uint8, ge
 
 
 @pytest.fixture(scope="module")
-def made():
+def toy_images():
     return {name: make() for name, make in TOY_IMAGES.items()}
 
 
 @pytest.mark.parametrize("name", TOY_IMAGES)
-def test_a_set_is_balanced_and_has_both_splits(made, name):
-    items, labels, label_names, licence = made[name]
+def test_a_set_is_balanced_and_has_both_splits(toy_images, name):
+    items, labels, label_names, licence = toy_images[name]
     assert set(items) == set(labels) == {"train", "test"} and licence
     for split, images in items.items():
         assert images.dtype == np.uint8 and images.shape == (len(labels[split]), 32, 32, 3)
@@ -23,23 +23,23 @@ def test_a_set_is_balanced_and_has_both_splits(made, name):
 
 
 @pytest.mark.parametrize("name", TOY_IMAGES)
-def test_no_picture_is_in_a_set_twice(made, name):
-    items = np.concatenate(list(made[name][0].values()))
+def test_no_picture_is_in_a_set_twice(toy_images, name):
+    items = np.concatenate(list(toy_images[name][0].values()))
     assert len(np.unique(items.reshape(len(items), -1), axis=0)) == len(items)
 
 
 @pytest.mark.parametrize("name", ["weaves", "attractors", "cyrillic", "digits"])
-def test_a_set_is_the_same_on_every_call(made, name):
+def test_a_set_is_the_same_on_every_call(toy_images, name):
     items, labels, *_ = TOY_IMAGES[name]()
     for split in items:
-        assert (items[split] == made[name][0][split]).all()
-        assert (labels[split] == made[name][1][split]).all()
+        assert (items[split] == toy_images[name][0][split]).all()
+        assert (labels[split] == toy_images[name][1][split]).all()
 
 
 @pytest.mark.parametrize("name", TOY_IMAGES)
-def test_classes_look_different(made, name):
+def test_classes_look_different(toy_images, name):
     "The nearest mean of a class is the right one more often than by chance, by pixels or by their spectrum."
-    items, labels, label_names, _ = made[name]
+    items, labels, label_names, _ = toy_images[name]
 
     def views(images):
         grey = images.mean(-1) - images.mean((1, 2, 3))[:, None, None]
@@ -80,13 +80,13 @@ def test_random_numbers_depend_on_their_purpose_only():
     assert generator("a", 1).random() == generator("a", 1).random() != generator("a", 2).random()
 
 
-def test_every_picture_has_sixteen_levels(made):
+def test_every_picture_has_sixteen_levels(toy_images):
     for name in TOY_IMAGES:
-        assert (made[name][0]["test"] % 17 == 0).all()
+        assert (toy_images[name][0]["test"] % 17 == 0).all()
     assert as_uint8(np.full((1, 32, 32), 0.5)).ravel()[0] in (119, 136)
 
 
-def test_drawn_and_taken_sets_are_told_apart(made):
+def test_drawn_and_taken_sets_are_told_apart(toy_images):
     assert not set(DRAWN) & set(TAKEN)
-    assert all("own formulas" in made[name][3] for name in DRAWN)
-    assert not any("own formulas" in made[name][3] for name in TAKEN)
+    assert all("own formulas" in toy_images[name][3] for name in DRAWN)
+    assert not any("own formulas" in toy_images[name][3] for name in TAKEN)

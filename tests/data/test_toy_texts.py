@@ -36,7 +36,7 @@ RULED = {  # sets that no package has a part in, and the digest of what they hav
 
 
 @pytest.fixture(scope="module")
-def built():
+def toy_texts():
     return {name: build() for name, build in TOY_TEXTS.items()}
 
 
@@ -51,8 +51,8 @@ def content(values):
 
 
 @pytest.mark.parametrize("name", TOY_TEXTS)
-def test_classes_are_of_one_size_and_no_text_appears_twice(built, name):
-    items, labels, names, licence = built[name]
+def test_classes_are_of_one_size_and_no_text_appears_twice(toy_texts, name):
+    items, labels, names, licence = toy_texts[name]
     assert names == sorted(set(names)) and 4 <= len(names) <= 40 and licence
     for split in ("train", "test"):
         assert items[split].dtype == object and labels[split].dtype == np.int64
@@ -63,44 +63,44 @@ def test_classes_are_of_one_size_and_no_text_appears_twice(built, name):
     )
 
 
-def test_sources_are_large_enough_to_pre_train_and_targets_to_test(built):
+def test_sources_are_large_enough_to_pre_train_and_targets_to_test(toy_texts):
     assert len(SOURCES) >= 6 and len(TARGETS) >= 5
     for name in SOURCES:
-        assert 150 <= len(built[name][0]["train"]) <= 1500
+        assert 150 <= len(toy_texts[name][0]["train"]) <= 1500
     for name in TARGETS:
-        per_class = len(built[name][0]["train"]) / len(built[name][2])
-        assert 8 <= per_class <= 24 and len(built[name][0]["test"]) >= 300
+        per_class = len(toy_texts[name][0]["train"]) / len(toy_texts[name][2])
+        assert 8 <= per_class <= 24 and len(toy_texts[name][0]["test"]) >= 300
 
 
 @pytest.mark.parametrize("source, target", list(product(SOURCES, TARGETS)))
-def test_no_text_of_a_target_is_in_a_source(built, source, target):
+def test_no_text_of_a_target_is_in_a_source(toy_texts, source, target):
     ours, theirs = (
-        {text.lower() for part in built[name][0].values() for text in part} for name in (source, target)
+        {text.lower() for part in toy_texts[name][0].values() for text in part} for name in (source, target)
     )
     assert not ours & theirs
 
 
-def test_reordered_sentences_of_a_target_are_not_those_of_a_source(built):
+def test_reordered_sentences_of_a_target_are_not_those_of_a_source(toy_texts):
     words = {
-        name: {frozenset(t.split()) for part in built[name][0].values() for t in part}
+        name: {frozenset(t.split()) for part in toy_texts[name][0].values() for t in part}
         for name in ("order", "disorder")
     }
     assert not words["order"] & words["disorder"]
 
 
-def test_currencies_are_named_in_languages_that_no_source_knows(built):
-    assert not {*built["languages"][2], *built["dialects"][2]} & set(built["currencies"][2])
-    assert not set(built["languages"][2]) & set(built["dialects"][2])
+def test_currencies_are_named_in_languages_that_no_source_knows(toy_texts):
+    assert not {*toy_texts["languages"][2], *toy_texts["dialects"][2]} & set(toy_texts["currencies"][2])
+    assert not set(toy_texts["languages"][2]) & set(toy_texts["dialects"][2])
 
 
 @pytest.mark.parametrize("name", RULED)
-def test_sets_made_by_rules_hold_what_they_have_always_held(built, name):
-    assert content(built[name]) == RULED[name]
+def test_sets_made_by_rules_hold_what_they_have_always_held(toy_texts, name):
+    assert content(toy_texts[name]) == RULED[name]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["code", "topics", "currencies"])
-def test_a_fresh_process_with_another_hash_seed_builds_the_same(built, name):
+def test_a_fresh_process_with_another_hash_seed_builds_the_same(toy_texts, name):
     code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_toy_texts as t; "
     code += f"print(t.content(t.TOY_TEXTS[{name!r}]()))"
     for seed in ("1", "2"):
@@ -110,7 +110,7 @@ def test_a_fresh_process_with_another_hash_seed_builds_the_same(built, name):
             capture_output=True,
             text=True,
         )
-        assert run.stdout.strip() == content(built[name]), run.stderr
+        assert run.stdout.strip() == content(toy_texts[name]), run.stderr
 
 
 def test_libraries_are_read_without_importing_them():
@@ -120,25 +120,25 @@ def test_libraries_are_read_without_importing_them():
     assert run.stdout.split() == ["True", "False"], run.stderr
 
 
-def test_no_text_names_the_library_that_it_is_labelled_with(built):
+def test_no_text_names_the_library_that_it_is_labelled_with(toy_texts):
     for name in ("libraries", "kinds", "statements", "code", "topics"):
         for split in ("train", "test"):
-            assert not [text for text in built[name][0][split] if _LIBRARY_NAMES.search(text)]
-    items, labels, names, _ = built["topics"]
+            assert not [text for text in toy_texts[name][0][split] if _LIBRARY_NAMES.search(text)]
+    items, labels, names, _ = toy_texts["topics"]
     assert not [t for t, y in zip(items["train"], labels["train"]) if names[y].rstrip("s") in t.lower()]
 
 
-def test_the_hidden_word_does_not_stand_in_front(built):
-    items, _, _, _ = built["verbs"]
+def test_the_hidden_word_does_not_stand_in_front(toy_texts):
+    items, _, _, _ = toy_texts["verbs"]
     assert not [t for t in items["train"] if t.split()[0] in ("check", "compute", "get", "return")]
-    items, labels, names, _ = built["statements"]
+    items, labels, names, _ = toy_texts["statements"]
     for text, y in zip(items["train"], labels["train"]):
         assert not re.match(rf"(el)?{names[y]}\b", text)
 
 
-def test_every_order_can_be_told_from_the_words_alone(built):
+def test_every_order_can_be_told_from_the_words_alone(toy_texts):
     for name in ("order", "disorder"):
-        items, labels, names, _ = built[name]
+        items, labels, names, _ = toy_texts[name]
         for text, y in zip(items["test"], labels["test"]):
             words = text.split()
             repeats = len(words) - len(set(words))
@@ -147,9 +147,9 @@ def test_every_order_can_be_told_from_the_words_alone(built):
                 assert WORD_ORDERS[names[y]](words) == words
 
 
-def test_who_acts_is_read_off_the_sentence(built):
+def test_who_acts_is_read_off_the_sentence(toy_texts):
     for name in ("people", "animals"):
-        items, labels, names, _ = built[name]
+        items, labels, names, _ = toy_texts[name]
         for text, y in zip(items["test"], labels["test"]):
             first, second = (word for word in text.split() if word in names)
             passive = re.search(r"(was|got) \w+ by the", text)
@@ -158,10 +158,10 @@ def test_who_acts_is_read_off_the_sentence(built):
             assert names[y] == (second if passive or object_first or after_who else first), text
 
 
-def test_not_bad_is_praise(built):
+def test_not_bad_is_praise(toy_texts):
     praise = "excellent fresh good lovely pleasant beautiful clean great nice perfect".split()
     for name in ("meals", "hotels"):
-        items, labels, names, _ = built[name]
+        items, labels, names, _ = toy_texts[name]
         for text, y in zip(items["test"], labels["test"]):
             halves = re.split(" (?:and|but|while) ", text)
             first, second = (("not" in h.split()) != (h.split()[-1] in praise) for h in halves)
@@ -169,12 +169,12 @@ def test_not_bad_is_praise(built):
             assert names[y] == wanted, text
 
 
-def test_a_licence_names_each_package_with_its_version(built):
+def test_a_licence_names_each_package_with_its_version(toy_texts):
     for name in ("libraries", "code"):
         for package in LIBRARIES:
             name_on_pypi = {"IPython": "ipython", "sklearn": "scikit-learn"}.get(package, package)
-            assert re.search(rf"\b{name_on_pypi} \d+\.\d+\S* \(", built[name][3])
-    assert "CLDR" in built["languages"][3] and "Apache-2.0" in built["people"][3]
+            assert re.search(rf"\b{name_on_pypi} \d+\.\d+\S* \(", toy_texts[name][3])
+    assert "CLDR" in toy_texts["languages"][3] and "Apache-2.0" in toy_texts["people"][3]
 
 
 def test_a_package_that_is_not_installed_is_named():

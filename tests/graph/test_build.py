@@ -37,7 +37,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(zoos(), options, st.data())
 def test_no_finetuning_edge_or_label_of_the_target(zoo, options, data):
     target = data.draw(st.sampled_from(zoo.targets))
@@ -49,7 +49,7 @@ def test_no_finetuning_edge_or_label_of_the_target(zoo, options, data):
     graph.validate()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(zoos(min_records=1), options, st.data())
 def test_the_targets_accuracies_change_nothing(zoo, options, data):
     target = data.draw(st.sampled_from(zoo.targets))
@@ -62,7 +62,7 @@ def test_the_targets_accuracies_change_nothing(zoo, options, data):
             assert value.equal(same[key]) if hasattr(value, "equal") else value == same[key], key
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(zoos(), st.floats(-0.5, 1.5))
 def test_every_known_pair_is_an_edge_or_a_negative(zoo, threshold):
     positive, negative = finetuned_on(zoo, threshold)
@@ -73,7 +73,7 @@ def test_every_known_pair_is_an_edge_or_a_negative(zoo, threshold):
     assert len(positive) + len(negative) == pairs["dataset"].isin(spread.index[spread]).sum()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(zoos())
 def test_similarity_is_symmetric_and_between_0_and_1(zoo):
     edges = similar_to(zoo)

@@ -283,7 +283,7 @@ def toy(accuracy, **cards):
     return RecordTable.from_zoo(zoo.validate(), "image")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 8),
@@ -334,7 +334,7 @@ def test_smooth_prefers_nothing_to_noise():
     assert np.mean([np.abs(weights).max() < 0.2 for weights, _ in taken]) > 0.6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4), st.integers(0, 10)), min_size=1, max_size=40))
 def test_edges_of_the_graph_are_those_of_the_dense_definition(rows):
     records = pd.DataFrame(rows, columns=["model", "dataset", "accuracy"])

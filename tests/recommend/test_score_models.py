@@ -306,7 +306,11 @@ def test_candidates_that_fail_are_named_and_the_others_scored(pictures):
     load = {"net": partial(load_backbone, pictures / "net"), "none": partial(load_backbone, "./none")}
     with pytest.warns(UserWarning, match="none: ./none: expected a folder .* is ranked without scores"):
         table = score_candidates(load, dataset, lambda name: load[name](), progress=False)
-    assert table["model"].tolist() == ["net", "net"] and table["metric"].tolist() == ["H-score", "LogME"]
+    assert table["model"].tolist() == ["net"] * 3 and table["metric"].tolist() == [
+        "H-score",
+        "LogME",
+        "logistic",
+    ]
     with pytest.raises(ValueError, match="expected a folder"):
         score_candidates(["none"], dataset, lambda name: load[name](), progress=False)
 
@@ -316,7 +320,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     write(tmp_path / "stars.csv", [{"text": sentence(i), "stars": i / 7} for i in range(20)])
     asked = ["score", "--data", "stars.csv", "--models", "minilm", "./none", "--quiet", "--cache", "kept"]
     assert main(asked) == 2
-    assert "real numbers are a regression, --task regression" in capsys.readouterr().err
+    assert "reads them with --task regression" in capsys.readouterr().err
     assert main([*asked, "--task", "regression", "--score", "LogME", "k-NN", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["model"], row["metric"]) for row in rows] == [

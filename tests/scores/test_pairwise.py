@@ -10,7 +10,7 @@ from sklearn.metrics import silhouette_score
 
 from transfergraph.scores import pairwise as neighbours
 from transfergraph.scores.base import Features
-from transfergraph.scores.pairwise import condensed, knn, msc, parc, squared_distances, tiles
+from transfergraph.scores.pairwise import condensed, knn, msc, over_distances, parc, tiles
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -88,7 +88,8 @@ def test_the_tiles_cover_each_pair_once(n, monkeypatch):
 def test_distances_are_euclidean_and_zero_for_equal_samples(case, kind, monkeypatch):
     x = features_of(case)
     monkeypatch.setattr("transfergraph.scores.base.BLOCK", 1)
-    found = np.vstack([block for _, block in squared_distances(Features(kind(np.tile(x, (5, 1)))))])
+    [found] = over_distances(Features(kind(np.tile(x, (5, 1)))), lambda rows, block: block)
+    found = np.vstack(found)
     expected = ((np.tile(x, (5, 1))[:, None] - np.tile(x, (5, 1))) ** 2).sum(-1)
     np.testing.assert_allclose(found, expected, atol=1e-10)
     assert (found[expected == 0] == 0).all()

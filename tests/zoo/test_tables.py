@@ -138,7 +138,7 @@ def test_methods_and_qualities_are_kept_apart():
 names = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_valid_zoo_survives_a_round_trip(tmp_path_factory, data):
     models = data.draw(st.lists(names, min_size=1, max_size=4, unique=True))

@@ -122,5 +122,6 @@ def embed_datasets(
             domain[dataset.name] = domain_embedding(features)
             task[dataset.name] = task2vec(np.asarray(features), labels)
     found = embeddings(domain, "domain_similarity"), embeddings(task, "task2vec")
-    pairs = [distances(task if method == "task2vec" else domain, method) for method in DISTANCE_NAMES]
+    ways = [way for way in DISTANCE_NAMES if way != "words"]  # which no probe measures
+    pairs = [distances(task if way == "task2vec" else domain, way) for way in ways]
     return pd.concat(found, ignore_index=True), pd.concat(pairs, ignore_index=True)

@@ -273,7 +273,7 @@ def _check_forms(parts: Mapping[str, Part], task: str) -> None:
     for part in parts.values():
         for row, text in enumerate(part.fetch(np.arange(len(part.labels)))):
             if isinstance(text, list) != (task == "token-classification"):
-                words = "a list of words, for task='token-classification'"
+                words = "a list of words; `score_models` reads such with task='token-classification'"
                 what = words if isinstance(text, list) else f"{str(text)[:40]!r}; expected a list of words"
                 raise ValueError(f"{part.name_of(row)}: {what}; text_column=NAME takes another column")
             tags = part.labels[row]

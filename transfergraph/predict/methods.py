@@ -6,8 +6,8 @@
 __all__ = ['CATEGORICAL_FEATURES', 'NUMERIC_FEATURES', 'PREDICTORS', 'BASELINES', 'RANKERS', 'RANKER_SCORES', 'FEATURE_SCORES',
            'GRAPH_FEATURES', 'PLAIN_FEATURES', 'describe_pairs', 'pair_encoder', 'encode_apart', 'linear_regression',
            'random_forest', 'gradient_boosting', 'random_scores', 'metric_scores', 'mean_of_others', 'ranker_scores',
-           'tell_standings', 'method_names', 'check_method', 'learner_of', 'parts_of', 'training_pairs',
-           'pair_features', 'predict_target']
+           'tell_standings', 'history_means', 'gain_over_mean', 'method_names', 'check_method', 'learner_of',
+           'parts_of', 'training_pairs', 'pair_features', 'predict_target']
 
 # %% ../../nbs/07_predict/06_methods.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import difflib
@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..graph.build import build_graph
 from ..graph.embedding import GRAPH_EMBEDDERS, Embeddings
-from ..metrics import PROTOCOLS, method_name
+from ..metrics import PROTOCOLS, bootstrap_mean, method_name, spearman
 from .ensemble import Ensemble
 from .factorisation import BayesianMatrixFactorization
 from .records import RecordTable
@@ -28,6 +28,7 @@ from transfergraph.zoo.matrices import (
     accuracy_matrix,
     distance_matrix,
     hide_target,
+    main_distance,
     min_max,
     score_matrix,
     subsample_records,
@@ -156,7 +157,7 @@ def ranker_scores(name: str) -> Callable:  # key of `RANKERS` -> a function like
 
     def scores(zoo: Zoo, target: str, random_state: int = 0) -> pd.Series:  # by model, accuracy in [0, 1]
         modality = zoo.datasets.set_index("dataset").at[target, "modality"]
-        ranker = RANKERS[name](random_state=random_state, intervals=False)
+        ranker = RANKERS[name](random_state, distance=main_distance(zoo), intervals=False)
         return ranker.fit(zoo, modality, target).predict(target)["accuracy"]
 
     return scores
@@ -185,6 +186,32 @@ def _unknown(table, row):
     known = {"family": table.kinds["family"][row], "trained on": table.kinds["pretrained_on"][row]}
     about = [f"{word} {value}" for word, value in known.items() if pd.notna(value) and value]
     return "no record; " + (", ".join(about) or "nothing is known of it")
+
+# %% ../../nbs/07_predict/06_methods.ipynb #f0d0e774
+def history_means(table: RecordTable, without: int | None = None) -> np.ndarray:  # (n,), NaN without records
+    "Mean of each model's accuracies, scaled to [0, 1] within each dataset; a column can be left out."
+    columns = [c for c in np.flatnonzero(table.has_records) if c != without]
+    return min_max(pd.DataFrame(table.accuracy[:, columns])).mean(axis=1).to_numpy()
+
+
+def gain_over_mean(ranker: object) -> dict[str, float] | None:  # None: the ranker leaves no dataset out
+    "Spearman correlation gained over `history_means` on left-out datasets, and what the first costs."
+    if not hasattr(ranker, "left_out"):
+        return None
+    gains, regrets = [], []
+    for column, expected in ranker.left_out().items():
+        true, mean = ranker.table.accuracy[:, column], history_means(ranker.table, column)
+        known = np.isfinite(true) & np.isfinite(mean) & np.isfinite(expected)
+        true, mean, expected = true[known], mean[known], expected[known]
+        if len(true) < 3 or np.ptp(true) == 0:
+            continue
+        gains.append(spearman(true, expected) - spearman(true, mean))
+        regrets.append([true.max() - true[np.argmax(values)] for values in (expected, mean)])
+    if len(gains) < 2:
+        return None
+    found = dict(zip(("gain", "low", "high"), (float(v[0]) for v in bootstrap_mean(np.array([gains])))))
+    found |= dict(zip(("regret", "regret_of_mean"), np.mean(regrets, 0).tolist()))
+    return found | {"datasets": len(gains)}
 
 # %% ../../nbs/07_predict/06_methods.ipynb #cb1e1581032b452c9409d6c6813c49d1
 FEATURE_SCORES = ("LogME", "H-score")

@@ -16,7 +16,7 @@ import numpy as np
 from .base import Features, Labels, UndefinedScoreError, as_features, as_labels
 from .leep import ASSIGNMENTS
 from .logme import EVIDENCE, PROBES, logme
-from .pairwise import NEIGHBOURS
+from .pairwise import NEIGHBOURS, share_distances
 from .representation import REFERENCE
 from .separation import SEPARATION
 
@@ -104,8 +104,8 @@ def score_all(
     label_sets = {name: as_labels(value, features.n, None) for name, value in sets.items()}
     # LogME alone would take a cheaper way than eigenvectors; beside others it uses theirs.
     order = sorted(wanted, key=lambda name: name in EVIDENCE)
-    jobs = [(name, metric) for name in label_sets for metric in order]
-    found: dict[str, dict[str, float]] = {name: {} for name in label_sets}
+    found = {name: share_distances(features, each, order) for name, each in label_sets.items()}
+    jobs = [(name, metric) for name in label_sets for metric in order if metric not in found[name]]
     for name, metric in (bar := tqdm(jobs, desc="scores", leave=False, delay=2)):
         bar.set_postfix_str(metric, refresh=False)
         features.prepare(label_sets[name])

@@ -12,7 +12,7 @@ from functools import wraps
 import numpy as np
 
 from .base import Features, FeaturesLike, UndefinedScoreError, as_features, check_option
-from .pairwise import SampleRows, condensed, correlation
+from .pairwise import SampleRows, rank_correlation
 
 
 def as_pair(features: FeaturesLike, reference: FeaturesLike) -> tuple[Features, Features]:
@@ -39,15 +39,13 @@ def rsa(
     - **Between models.** Comparable for one reference and the same samples, whatever the widths.
     - **Cost.** n^2 (d + d') / 2 for the products and n^2 log n for the ranks; memory of about 2 n^2 numbers.
     """
-    from scipy.stats import rankdata
-
     first, second = as_pair(features, reference)
 
-    def ranks(features: Features) -> np.ndarray:
+    def distances(features: Features) -> Iterator[tuple[slice, slice, np.ndarray]]:
         products = SampleRows(features, centre=True, unit=True).products()
-        return rankdata(condensed(features.n, ((r, c, 1 - block) for r, c, block in products)))
+        return ((rows, columns, 1 - block) for rows, columns, block in products)
 
-    return correlation(ranks(first), ranks(second))
+    return rank_correlation(first.n, distances(first), distances(second))
 
 # %% ../../nbs/03_scores/06_representation.ipynb #48da087c
 _DDS_FORMS = ("CKA", "Pearson", "Euclidean", "cosine")
