@@ -22,6 +22,7 @@ from .folders import listed, normalised, say, written
 _REAL = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 _GAPS = {"na", "n/a", "nan", "none", "null", "<na>"}
+_SEVERAL = "`score_models` reads several with task='multi-label'"
 _REGRESSION = "real numbers are a regression: `score_models` reads them with task='regression'"
 
 
@@ -102,7 +103,7 @@ def _as_classes(texts: Mapping[str, Sequence[str]], row_of: Callable[[str], str]
     parts_of = lambda text, sign: [part.strip() for part in text.split(sign)]
     for text in counts:
         if text in shared or _several(text, counts, parts_of):
-            advice = "expected one label in a cell; `score_models` reads several with task='multi-label'"
+            advice = f"expected one label in a cell; {_SEVERAL}"
             raise ValueError(f"{row_of(text)}: label {text!r} holds several labels; {advice}")
     numbers = {text for text in known if _REAL.fullmatch(text)}
     gaps = {text for text in known if text.lower() in _GAPS}
@@ -149,9 +150,7 @@ def encode_labels(
             if text is None or (known is not None and text not in known):
                 value = labels[split][row]
                 several = isinstance(value, list | tuple | dict | np.ndarray)
-                hint = (
-                    ", one in a cell; `score_models` reads several with task='multi-label'" if several else ""
-                )
+                hint = f", one in a cell; {_SEVERAL}" if several else ""
                 if known is None and isinstance(value, float | decimal.Decimal) and math.isfinite(value):
                     hint = f"; {_REGRESSION}"
                 raise ValueError(f"{name_of(split, row)}: label {value!r}; expected {expected}{hint}")

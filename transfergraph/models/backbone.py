@@ -284,7 +284,7 @@ class Backbone:
         order = np.arange(len(items))
         if self.modality == "text":
             order = np.argsort(-self.preparation.lengths(items), kind="stable")
-            batch_size = batch_size if device != "cpu" else min(batch_size, 16)  # more are no faster there
+            batch_size = batch_size if device != "cpu" else min(batch_size, 32)  # more are no faster there
         n_rows = self.preparation.rows(items) if self.of_words else np.ones(len(items), int)
         places = np.split(np.arange(n_rows.sum()), np.cumsum(n_rows)[:-1])  # of each item in `out`
         try:

@@ -155,7 +155,7 @@ class TextInputs:
         for i, text in enumerate(texts):
             parts = text if isinstance(text, tuple) else (text,)
             if len(parts) > 2 or not all(isinstance(part, str) for part in parts):
-                raise ValueError(f"text {i} of the batch: expected str or two, got {type(text).__name__}")
+                raise ValueError(f"text {i} of the batch: expected str, got {type(text).__name__}")
         options = {"truncation": True, "max_length": self.max_length}
         pairs = [text for text in texts if isinstance(text, tuple)]
         if pairs and len(pairs) < len(texts):
