@@ -10,7 +10,8 @@ from PIL import Image
 
 from transfergraph.build.zoo_spec import read_model_list
 from transfergraph.cli.program import main
-from transfergraph.recommend.candidates import describe_dataset, open_model, score_candidates
+from transfergraph.recommend.candidates import describe_dataset, open_model
+from transfergraph.recommend.score_models import score_candidates
 from transfergraph.report.figures import figure_ranking, save_figure
 from transfergraph.zoo.matrices import with_probe
 from transfergraph.zoo.tables import TABLES, Zoo

@@ -170,31 +170,35 @@ def error_line(error: Exception) -> str:
 
 # %% ../../nbs/11_report/03_terminal.ipynb #efa0117e
 def one_word_each(words: Iterable[str]) -> list[str]:
-    "`--seeds 0 1` as `--seeds 0 --seeds 1`, and `-p NAME VALUE` as `-p NAME=VALUE`."
+    "`--seeds 0 1` as `--seeds 0 --seeds 1`, `-p NAME VALUE` as `-p NAME=VALUE`; all words of `score` so."
     words, found = list(words)[::-1], []
+    several = {"--seeds": r"-?\d+"}
+    if next((word for word in words[::-1] if word[:1] != "-"), None) == "score":  # it has options alone
+        several |= dict.fromkeys("--models --score --layers --text-column --label-column".split(), "[^-].*")
     while words:
         found.append(words.pop())
-        if (option := found[-1]) == "--seeds":
-            while len(words) > 1 and re.fullmatch(r"-?\d+", words[-2]):
+        if (option := found[-1]) in several:
+            while len(words) > 1 and re.fullmatch(several[option], words[-2], re.S):
                 found += [words.pop(), option]
         elif option in ("-p", "--parameter") and len(words) > 1 and "=" not in words[-1]:
             found.append(f"{words.pop()}={words.pop()}")
     return found
 
 # %% ../../nbs/11_report/03_terminal.ipynb #59bbdb311c014d738909a11f9e486628
-_AS_OPTIONS = "text_column label_column splits keep_copies"  # what messages name as arguments in Python
+# What messages name as arguments in Python.
+_AS_OPTIONS = "text_column label_column splits keep_copies task items layers"
 
 
 def as_options(text: str) -> str:
     "A message with options as they are typed: `text_column=NAME` is `--text-column NAME`."
 
     def typed(match: re.Match) -> str:
-        option, value = f"--{match[1].replace('_', '-')}", match[2]
+        option, value = f"--{match[1].replace('_', '-')}", match[2].strip("'")
         pairs = re.findall(r"'([^']+)': '?([^',}]+)", value)
         said = " ".join(f"{option} {ours}={theirs}" for ours, theirs in pairs)
         return said or (option if value == "True" else f"{option} {value}")
 
-    return re.sub(rf"\b({_AS_OPTIONS.replace(' ', '|')})=(\{{[^}}]*\}}|\w+)", typed, text)
+    return re.sub(rf"\b({_AS_OPTIONS.replace(' ', '|')})=(\{{[^}}]*\}}|'[\w-]+'|\w+)", typed, text)
 
 
 def _say_warning(name: str, usual: Callable) -> Callable:
