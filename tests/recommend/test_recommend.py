@@ -26,13 +26,8 @@ from transfergraph.predict.gaussian_process import KERNELS, covariances, fit_pro
 from transfergraph.predict.learners import OWN, Inductive, describe, fit_forest
 from transfergraph.predict.records import RecordTable, to_accuracy
 from transfergraph.recommend.candidates import find_checkpoint, weights_fingerprint
-from transfergraph.recommend.transfergraph import (
-    TransferGraph,
-    condition,
-    expected_improvement,
-    open_fit,
-    search,
-)
+from transfergraph.recommend.search import condition, expected_improvement, search
+from transfergraph.recommend.transfergraph import TransferGraph, open_fit
 from transfergraph.zoo.matrices import DatasetDescription, extend, hide_target
 from transfergraph.zoo.paper import read_paper
 from transfergraph.zoo.tables import Zoo
