@@ -125,11 +125,12 @@ def search(
     log: str | os.PathLike | None = None,  # .jsonl: every finished run is appended, a second call goes on
     models: list[str] | None = None,  # choose among these; None: all
     of: Mapping[str, "str | Callable[[str], str]"] | None = None,  # such as data, zoo, weights -> fingerprint
-    again: Callable[[dict], tuple] | None = None,  # accuracy by model -> mean and covariance given those
+    again: Callable[[dict], tuple] | None = None,  # accuracy by model -> expected accuracy, and promise
 ) -> Selection:
     """Fine-tune the most promising model, condition what is expected of the others, and so on.
 
-    Where `again` says what is expected given some accuracies, that takes the place of `condition`.
+    Where `again` says what is expected given some accuracies, that takes the place of `condition` and of
+    `expected_improvement`.
 
     A run that raises an error is logged with its reason and counts; it is not tried again."""
     found = read_log(log, dataset, mean.index, of) if log is not None else []
@@ -138,14 +139,12 @@ def search(
     while len(found) < min(budget, int(allowed.sum())):
         good = [row for row in found if row["accuracy"] is not None]
         tried, reached = [at[row["model"]] for row in good], [row["accuracy"] for row in good]
-        if again is None or not good:
+        if again is None:
             expected, deviation = condition(mean.to_numpy(), covariance, tried, reached)
+            promise = expected_improvement(expected, deviation, max(reached)) if good else expected
         else:
-            now, left = again({row["model"]: row["accuracy"] for row in good})
-            deviation = pd.Series(np.sqrt(np.diag(left).clip(0)), now.index)
-            deviation = deviation.reindex(mean.index).fillna(0).to_numpy()
-            expected = now.reindex(mean.index).fillna(-np.inf).to_numpy()
-        promise = expected_improvement(expected, deviation, max(reached)) if good else expected
+            told = again({row["model"]: row["accuracy"] for row in good})
+            expected, promise = (each.reindex(mean.index).fillna(-np.inf).to_numpy() for each in told)
         promise = np.where(allowed, promise, -np.inf)
         promise[[at[row["model"]] for row in found]] = -np.inf
         choice = int(np.argmax(promise))
@@ -331,7 +330,7 @@ class TransferGraph:
         name = dataset.name if new else dataset
         ranker, again = self.rankers[self._modality(dataset)], None
         if hasattr(ranker, "landmarks"):
-            again = lambda reached: ranker.posterior(dataset, models, reached)
+            again = lambda reached: ranker.promise(dataset, models, reached)
         return search(*self.posterior(dataset, models), name, budget, run, log, models, facts, again)
 
     def save(self, folder: str | os.PathLike) -> None:
