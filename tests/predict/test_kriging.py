@@ -223,8 +223,18 @@ def test_rank_reads_accuracies_that_are_known(tmp_path, capsys):
     call = ["rank", str(tmp_path / "zoo"), "--dataset", "d1", "--observed", str(runs), "--json"]
     assert main(call) == 0
     out = capsys.readouterr()
-    assert '"m4"' in out.out.split("},")[0] and "1 accuracies on your data" in out.err
+    assert '"accuracy": 0.98,' in out.out and "1 accuracies on your data" in out.err
     runs.write_text("model,accuracy\nm4,98%\n")
     assert main(call) != 0 and "row 1, column 'accuracy': '98%'" in capsys.readouterr().err
     runs.write_text("name,accuracy\nm4,0.9\n")
     assert main(call) != 0 and "column 'model' is missing" in capsys.readouterr().err
+
+
+def test_a_search_begins_with_what_is_good_in_general_and_finds_the_best(tmp_path):
+    zoo = themed_zoo(n=30, d=14)
+    truth = true(zoo, "d0").to_dict()
+    graph = TransferGraph(method="kriging").fit(hide_target(zoo, "d0"))
+    found = graph.select("d0", 6, truth.__getitem__, log=tmp_path / "log.jsonl").log
+    means = pd.Series(graph.rankers["image"].candidates.means["mean"], graph.rankers["image"].table.models)
+    assert found["model"].iloc[0] == means.idxmax() and found["model"].is_unique
+    assert found["accuracy"].max() >= max(truth.values()) - 0.02
