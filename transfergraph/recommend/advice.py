@@ -91,6 +91,7 @@ def _like(graph, ranker, dataset, likeness, ranking):
     if np.ptp(similarity) < 1e-9 * max(1.0, np.abs(similarity).max()):
         return f"nothing tells your dataset from others: this is the order for any; {without}"
     names = ranker.table.datasets[np.argsort(-similarity, kind="stable")[:3]].tolist()
+    names = likeness.nearest if likeness else names
     way = f" ({_WAYS[likeness.way]})" if likeness else ""
     if isinstance(dataset, DatasetDescription) and not likeness and dataset.distances is None:
         way = " (by its size alone)"
