@@ -280,7 +280,7 @@ def rank_command(
         if not terminal.print_table(table, as_json):
             rows = [[r.part, f"{r.effect:+.3f}", str(r.records)] for r in table.itertuples()]
             terminal.print_rows([["what is known", "effect", "records"], *rows], right=(1, 2))
-            print("\neffect: how much lower the model's expected z-score would be without these records")
+            print("\neffect: on what is expected of the model, in standard deviations of all models")
         return
     advice = advise(graph, new, top, observed=runs, **keep)
     for note in advice.notes:

@@ -173,6 +173,10 @@ class Kriging:
                 candidates[metric] = placed
         return Target(table, column, candidates, similarities)
 
+    def scores_used(self, dataset: "str | DatasetDescription") -> tuple[str, ...]:  # metrics
+        "Scores of a dataset that count: most datasets of the zoo have them too, and enough models have one."
+        return tuple(name for name in self.scores if name in self._target(dataset).candidates)
+
     def _mixed(self, target):
         "The mixture for a target, labels and values that it expects."
         metrics = tuple(name for name in self.scores if name in target.candidates)
@@ -225,15 +229,14 @@ class Kriging:
         return to_accuracy(unit, (given.level, 1.0), majority)
 
     def similarity(self, dataset: "str | DatasetDescription") -> np.ndarray:  # (d,)
-        "How alike a dataset is to those of the table: their learnt covariance."
+        "How alike a dataset is to those of the table: their learnt correlation."
         target, found = self._target(dataset), np.zeros(len(self.table.datasets))
         mixture = self.mixture()
         for name, weight in zip(mixture.names, mixture.by_order, strict=True):
             if name in self.candidates.covariances and weight > 0:
                 covariance = self.candidates.covariances[name]
-                found += (
-                    weight * covariance.matrix(_whole(covariance, target.similarities, len(found)))[-1, :-1]
-                )
+                whole = covariance.matrix(_whole(covariance, target.similarities, len(found)))
+                found += weight * (whole[-1] / np.sqrt(np.diag(whole)))[:-1]
         return found
 
     def _searched(self, order, models, rows):

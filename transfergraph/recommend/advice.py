@@ -107,6 +107,13 @@ def _unlike(likeness, general, scored):
     return told + (f"; the order rests on what is general: {basis}" if general else "")
 
 
+def _unused(scores):
+    "Why scores of models change nothing."
+    n = scores["model"].nunique()
+    why = "that takes five models or more, and scores of most datasets of the zoo"
+    return f"the scores of {n} models on your data do not change the order: {why}; --landmarks K uses runs instead"
+
+
 def _gained(gain):
     "Whether history was of use on the zoo's own datasets."
     if gain is None or gain["low"] > 0:
@@ -158,6 +165,8 @@ def advise(
         ranking = rank_in_general(graph.zoo, table, scores)
     else:
         notes.append(_like(graph, ranker, dataset, likeness, ranking))
+    if scores is not None and not general and not getattr(ranker, "scores_used", lambda _: True)(dataset):
+        notes.append(_unused(scores))
     notes.append(_gained(graph.gains.get(ranker.table.modality)))
     if hasattr(ranker, "chances"):
         first = graph.chances(dataset, ranking["model"].tolist(), observed)["first"]
