@@ -14,7 +14,7 @@ LIBRARY = ROOT / "transfergraph"
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if not path.name.startswith("_"))
 PARTS = "run data scores zoo models graph predict build recommend evaluate report cli".split()
 ALONE = {"metrics": 0}  # a single module, below all parts
-MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_MODULES, MOST_LINES = 450, 80, 72, 20_700
+MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_MODULES, MOST_LINES = 450, 80, 78, 22_000
 
 # No module makes its user wait for these; `transfergraph --help` not for pandas either.
 SLOW_IMPORTS = {
