@@ -22,7 +22,7 @@ from transfergraph.report.terminal import aligned, summary_note, summary_rows, y
 from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-COMMANDS = "rank select evaluate methods import-records zoo hub run-notebook site".split()
+COMMANDS = "rank score select evaluate methods import-records zoo hub run-notebook site".split()
 PROGRAM = [sys.executable, "-c", "import sys; from transfergraph.cli.program import main; sys.exit(main())"]
 
 
@@ -309,7 +309,7 @@ def test_defaults_are_those_of_evaluate(folder, asked):
     assert main(["evaluate", str(folder)]) == 0
     asked.pop("fingerprint")
     expected = {"targets": None, "protocol": "clean", "out": None, "progress": True}
-    assert asked == {"methods": ["history-mean", "TG:XGB,N2V,all", "TG:ensemble"], **expected}
+    assert asked == {"methods": ["history-mean", "TG:XGB,N2V,all", "TG:kriging"], **expected}
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_graph_methods_run_from_the_command_line(folder, tmp_path, capsys):
     command = ["evaluate", str(folder), "--seeds", "0", "--target", "x", "--json", "--quiet"]
     assert main([*command, "--out", str(tmp_path)]) == 0
     out, _ = capsys.readouterr()
-    assert {row["method"] for row in json.loads(out)} == {"history-mean", "TG:XGB,N2V,all", "TG:ensemble"}
+    assert {row["method"] for row in json.loads(out)} == {"history-mean", "TG:XGB,N2V,all", "TG:kriging"}
 
 
 @pytest.mark.slow

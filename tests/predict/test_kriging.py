@@ -220,7 +220,17 @@ def test_rank_reads_accuracies_that_are_known(tmp_path, capsys):
     write_tables(tmp_path / "zoo", {table: getattr(zoo, table) for table in vars(zoo)})
     runs = tmp_path / "runs.csv"
     runs.write_text("model,accuracy\nm4,0.98\n")
-    call = ["rank", str(tmp_path / "zoo"), "--dataset", "d1", "--observed", str(runs), "--json"]
+    call = [
+        "rank",
+        str(tmp_path / "zoo"),
+        "--dataset",
+        "d1",
+        "--observed",
+        str(runs),
+        "--json",
+        "--top",
+        "12",
+    ]
     assert main(call) == 0
     out = capsys.readouterr()
     assert '"accuracy": 0.98,' in out.out and "1 accuracies on your data" in out.err

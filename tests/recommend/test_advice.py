@@ -42,7 +42,7 @@ def zoo_of_texts(modality="text"):
 
 @pytest.fixture(scope="module")
 def graph():
-    return TransferGraph(n_jobs=1).fit(zoo_of_texts())
+    return TransferGraph(n_jobs=1, method="ensemble").fit(zoo_of_texts())
 
 
 def test_words_change_the_order_and_the_columns_show_it(graph):

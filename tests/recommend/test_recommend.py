@@ -163,7 +163,9 @@ def test_levels_without_scores_are_those_of_others(zoos):
 def test_few_data_sets_are_enough(n_sets):
     zoo = small(d=n_sets)
     table = TransferGraph(n_jobs=1).fit(zoo).rank(DatasetDescription("mine", "image", 50, 5))
-    assert len(table) == 12 and table["accuracy"].notna().all() and table["family"].iloc[0] == "vit"
+    assert len(table) == 12 and table["accuracy"].between(0, 1).all()
+    best = zoo.records.groupby("model")["accuracy"].mean().idxmax()
+    assert table["family"].iloc[0] == "vit" if n_sets > 1 else table["model"].iloc[0] == best
 
 
 def test_equal_accuracies_teach_nothing():
@@ -215,8 +217,9 @@ def test_goals_of_speed(zoos, tmp_path):
 
 
 def test_reasons_are_what_would_be_lost(text):
-    hidden, graph = text
+    hidden = text[0]
     name = hidden.records["model"].iloc[0]
+    graph = TransferGraph(method="ensemble").fit(hidden)
     table = graph.explain(name, "glue/cola").set_index("part")
     records = RecordTable.from_zoo(hidden, target="glue/cola")
     column, row = len(records.datasets) - 1, records.row(name)

@@ -111,7 +111,7 @@ def _unused(scores):
     "Why scores of models change nothing."
     n = scores["model"].nunique()
     why = "that takes five models or more, and scores of most datasets of the zoo"
-    return f"the scores of {n} models on your data do not change the order: {why}; --landmarks K uses runs instead"
+    return f"the scores of {n} models on your data do not change the order: {why}; --landmarks K uses runs"
 
 
 def _gained(gain):

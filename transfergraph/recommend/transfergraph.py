@@ -159,6 +159,7 @@ class TransferGraph:
         table["n_params"], table["family"] = cards["n_params"].to_numpy(), cards["family"].to_numpy()
         table = keep_models(self.zoo, table.reset_index(), **filters)
         table = table.sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
+        table["accuracy"] = table["accuracy"].clip(0, 1)  # a hair beyond, they kept their order
         table = table.head(len(table) if top is None else top)
         rows = pd.Index(ranker.table.models).get_indexer(table["model"])
         table["why"] = tell_standings(ranker.table, ranker.similarity(dataset), rows)
