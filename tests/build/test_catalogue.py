@@ -86,6 +86,9 @@ def test_a_copy_may_be_the_repository_or_its_folder_or_hold_it(paper, tmp_path):
 
 def test_misaligned_models_are_listed_and_noise_is_not_learnt_from(raw, tmp_path):
     zoo = got("text-recycling", raw, tmp_path)
+    noisy = {"wnli", "copa", "wsc", "cb"}
+    assert set(zoo.datasets["dataset"]) - set(zoo.targets) == noisy
+    assert set(zoo.records.loc[zoo.records["quality"] == "noisy", "dataset"]) == noisy
     dropped = pd.read_csv(tmp_path / "text-recycling" / "dropped.csv")
     shifted = dropped[dropped["reason"].str.startswith("values stand under the wrong heads")]
     assert (

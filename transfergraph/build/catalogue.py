@@ -258,6 +258,8 @@ def read_entry(
     if not len(datasets):
         names = records["dataset"].unique()
         datasets = pd.DataFrame({"dataset": names, "modality": entry.modality, "role": "target"})
+    marked = datasets["dataset"].isin(entry.mark)  # no ranking can be held against noise
+    datasets = datasets.assign(role=datasets["role"].mask(marked, "source"))
     facts = dataset_facts().reindex(datasets["dataset"]).set_axis(datasets.index)
     for column in _FACTS[entry.reader == "paper" :]:  # which knows the classes of its targets
         datasets[column] = datasets[column].fillna(facts[column]) if column in datasets else facts[column]
