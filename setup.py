@@ -22,7 +22,7 @@ setup(
     keywords=settings["keywords"].split(),
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("ray", "s3")},
+    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("ray", "s3", "site")},
     packages=find_packages(include=[settings["lib_path"], f"{settings['lib_path']}.*"]),
     package_data={settings["lib_path"]: ["assets/*"]},
     entry_points={"console_scripts": settings["console_scripts"].split()},

@@ -19,7 +19,7 @@ def required():
     "Names of the distributions that settings.ini asks for, as packaging normalises them."
     config = ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini", encoding="utf-8")
-    keys = ("requirements", "ray_requirements", "s3_requirements")
+    keys = ("requirements", "ray_requirements", "s3_requirements", "site_requirements")
     names = " ".join(config["DEFAULT"][key] for key in keys).split()
     return {normal(re.split(r"[\[<>=!~]", name)[0]) for name in names}
 

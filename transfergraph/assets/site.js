@@ -1,120 +1,129 @@
-// What pages do beyond showing their tables: themes, sorting, filtering, the map. Nothing is fetched.
+// What pages do beyond showing their tables: sort, filter, fold, and answer "which model for my data?".
 "use strict";
+const MOST = 15; // rows before the fold
 
-// ---- light or dark: as the system says, until the button is used
-const root = document.documentElement;
-const systemDark = window.matchMedia("(prefers-color-scheme: dark)");
-const remembered = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
-function setTheme(name) {
-  root.dataset.theme = name;
-  document.dispatchEvent(new Event("theme"));
-}
-setTheme(remembered() || (systemDark.matches ? "dark" : "light"));
-systemDark.addEventListener("change", (e) => { if (!remembered()) setTheme(e.matches ? "dark" : "light"); });
-document.addEventListener("click", (e) => {
-  if (!e.target.closest("#theme")) return;
-  const name = root.dataset.theme === "dark" ? "light" : "dark";
-  try { localStorage.setItem("theme", name); } catch { /* private windows keep nothing */ }
-  setTheme(name);
-});
-
-// ---- tables: a click on a heading sorts, missing values last either way
-function cellValue(row, column) {
-  const cell = row.cells[column];
-  if (cell.dataset.value === undefined) return cell.textContent.trim().toLowerCase();
-  return cell.dataset.value === "" ? NaN : Number(cell.dataset.value);
-}
-function sortTable(table, column, descending) {
-  const rows = [...table.tBodies[0].rows].map((row) => [cellValue(row, column), row]);
-  const missing = (v) => v === "" || Number.isNaN(v);
-  rows.sort(([a], [b]) => {
-    if (missing(a) || missing(b)) return missing(a) - missing(b);
-    const order = typeof a === "number" ? a - b : a.localeCompare(b);
-    return descending ? -order : order;
-  });
-  table.tBodies[0].append(...rows.map(([, row]) => row));
-  [...table.tHead.rows[0].cells].forEach((th, i) => {
-    if (i === column) th.setAttribute("aria-sort", descending ? "descending" : "ascending");
-    else th.removeAttribute("aria-sort");
-  });
-}
-for (const table of document.querySelectorAll("table[data-sortable]")) {
-  [...table.tHead.rows[0].cells].forEach((th, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...th.childNodes);
-    th.append(button);
-    button.addEventListener("click", () => {
-      const before = th.getAttribute("aria-sort");
-      const first = th.classList.contains("text") ? "ascending" : "descending"; // the best numbers first
-      sortTable(table, column, before ? before === "ascending" : first === "descending");
-    });
-  });
-}
-
-// ---- filters: a row is shown where every filled field agrees
-for (const form of document.querySelectorAll("form[data-filters]")) {
-  const table = document.getElementById(form.dataset.filters);
-  const said = form.querySelector("output");
-  const agrees = (row, field) => {
-    if (field.value === "") return true;
-    const value = row.dataset[field.dataset.column];
-    if (field.dataset.rule === "is") return value === field.value;
-    if (field.dataset.rule === "has") return value.toLowerCase().includes(field.value.toLowerCase());
-    if (value === "") return false; // a size that is not known is in no range
-    return field.dataset.rule === "least" ? Number(value) >= Number(field.value) * 1e6 : Number(value) <= Number(field.value) * 1e6;
-  };
-  const apply = () => {
-    const fields = [...form.querySelectorAll("[data-rule]")];
-    const rows = [...table.tBodies[0].rows];
-    for (const row of rows) row.hidden = !fields.every((field) => agrees(row, field));
-    said.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} models`;
-  };
-  form.addEventListener("input", apply);
-  form.addEventListener("reset", () => setTimeout(apply));
-  form.addEventListener("submit", (e) => e.preventDefault());
-  apply();
-}
-
-// ---- the map: hover names a dot, a click (or the list beside it) shows its history
-function readJson(id) { return JSON.parse(document.getElementById(id).textContent); }
-function element(name, text, attributes = {}) {
+function make(name, attributes = {}, ...children) {
   const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
   return made;
 }
-for (const place of document.querySelectorAll(".map")) {
-  const figure = readJson("figure"), histories = readJson("histories");
-  const panel = document.getElementById("history"), list = document.getElementById("node");
-  const show = (key) => {
-    const { name, facts, columns, rows } = histories[key];
-    panel.replaceChildren(element("h2", name), element("p", facts));
-    if (rows.length) {
-      const table = element("table"), head = table.createTHead().insertRow();
-      columns.forEach((c, i) => head.append(element("th", c, i ? {} : { class: "text", scope: "col" })));
-      const body = table.createTBody();
-      for (const row of rows) {
-        const line = body.insertRow();
-        row.forEach((cell, i) => line.append(element("td", cell, i ? {} : { class: "text" })));
-      }
-      panel.append(table);
-    }
-    list.value = key;
+function valueOf(row, column) {
+  const text = row.cells[column].textContent.trim();
+  const number = Number(text.replaceAll(",", ""));
+  return text === "" ? null : Number.isNaN(number) ? text.toLowerCase() : number;
+}
+
+// A heading sorts, missing values last either way; fields leave out rows; what is beyond MOST rows is folded.
+function equip(table, noun = "rows") {
+  const head = table.tHead && [...table.tHead.rows[0].cells], rows = [...(table.tBodies[0]?.rows ?? [])];
+  if (!head || !rows.length || [...table.rows].some((row) => [...row.cells].some((c) => c.colSpan > 1 || c.rowSpan > 1))) return;
+  const more = make("button", { type: "button", class: "more" }), said = make("output", { "aria-live": "polite" });
+  let rules = [], open = false;
+  const show = () => {
+    const kept = [...table.tBodies[0].rows].filter((row) => (row.hidden = true) && rules.every((rule) => rule(row)));
+    kept.slice(0, open ? undefined : MOST).forEach((row) => (row.hidden = false));
+    more.hidden = kept.length <= MOST;
+    more.textContent = open ? `Only the first ${MOST}` : `All ${kept.length} ${noun}`;
+    said.textContent = `${kept.length} of ${rows.length} ${noun}`;
   };
-  const colours = () => {
-    const css = getComputedStyle(root);
-    return { "font.color": css.getPropertyValue("--text").trim(), "hoverlabel.bgcolor": css.getPropertyValue("--card").trim(),
-      "hoverlabel.font.color": css.getPropertyValue("--text").trim(), "modebar.bgcolor": "rgba(0, 0, 0, 0)",
-      "modebar.color": css.getPropertyValue("--quiet").trim(), "modebar.activecolor": css.getPropertyValue("--text").trim() };
-  };
-  const buttons = [["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"], ["toImage"]]; // none that sends the figure away
-  const config = { responsive: true, displaylogo: false, modeBarButtons: buttons, plotlyServerURL: "" };
-  Plotly.newPlot(place, figure.data, figure.layout, config).then(() => {
-    Plotly.relayout(place, colours());
-    document.addEventListener("theme", () => Plotly.relayout(place, colours()));
-    place.on("plotly_click", (e) => show(String(e.points[0].customdata)));
-    place.dataset.ready = "yes";
+  more.addEventListener("click", () => { open = !open; show(); });
+  head.forEach((th, column) => {
+    if (th.textContent.trim() === "") return;
+    const button = make("button", { type: "button" }, ...th.childNodes);
+    th.append(button);
+    button.addEventListener("click", () => {
+      const keys = new Map(rows.map((row) => [row, valueOf(row, column)]));
+      const numeric = [...keys.values()].some((key) => typeof key === "number");
+      const before = th.getAttribute("aria-sort");
+      const down = before ? before === "ascending" : numeric; // the best numbers first
+      const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
+      rows.sort((r, s) => {
+        const [a, b] = [keys.get(r), keys.get(s)];
+        return a === null || b === null ? (a === null) - (b === null) : down ? order(b, a) : order(a, b);
+      });
+      table.tBodies[0].append(...rows);
+      head.forEach((other) => other.removeAttribute("aria-sort"));
+      th.setAttribute("aria-sort", down ? "descending" : "ascending");
+      show();
+    });
   });
-  list.addEventListener("change", () => { if (list.value !== "") show(list.value); });
+  if (table.dataset.filters !== undefined) {
+    const form = make("form", { class: "filters" });
+    const field = (label, name, test, input = make("input", { type: "search" })) => {
+      const column = head.findIndex((th) => th.textContent.trim() === name);
+      if (column < 0) return;
+      input.dataset.rule = label;
+      form.append(make("label", {}, label, input));
+      rules.push((row) => input.value === "" || test(row.cells[column].textContent.trim(), input.value));
+      if (input.tagName !== "SELECT") return;
+      const names = new Set(rows.map((row) => row.cells[column].textContent.trim()));
+      input.append(make("option", { value: "" }, "any"), ...[...names].filter(Boolean).sort().map((n) => make("option", {}, n)));
+    };
+    const number = () => make("input", { type: "number", min: "0", step: "any" });
+    field("name has", "model", (text, wanted) => text.toLowerCase().includes(wanted.toLowerCase()));
+    for (const name of ["family", "licence"]) field(name, name, (text, wanted) => text === wanted, make("select"));
+    field("at least, in millions", "million parameters", (text, wanted) => text !== "" && Number(text) >= Number(wanted), number());
+    field("at most, in millions", "million parameters", (text, wanted) => text !== "" && Number(text) <= Number(wanted), number());
+    form.append(make("button", { type: "reset" }, `all ${noun}`), said);
+    form.addEventListener("input", show);
+    form.addEventListener("reset", () => setTimeout(show));
+    form.addEventListener("submit", (event) => event.preventDefault());
+    const asked = decodeURIComponent(location.hash.slice(1)); // models.html#name shows that model
+    if (table.id === "models" && rows.some((row) => row.cells[0].textContent === asked)) form.querySelector("input").value = asked;
+    table.before(form);
+  }
+  table.after(more);
+  show();
+}
+document.querySelectorAll(".md-content table:not([class])").forEach((table) => equip(table, table.id === "models" ? "models" : "rows"));
+
+// ---- the first page: datasets and models that fit what was typed; a dataset shows its ranking
+const question = document.getElementById("question");
+if (question) {
+  const zoos = JSON.parse(document.getElementById("rankings").textContent);
+  const answers = document.getElementById("answers"), place = document.getElementById("ranking");
+  const link = (zoo, model) => `zoos/${encodeURIComponent(zoo)}/models.html#${encodeURIComponent(model)}`;
+  const say = ({ n_samples, n_classes, ...words }) => [
+    n_samples && `${n_samples.toLocaleString("en")} training samples`, n_classes && `${n_classes} classes`, ...Object.values(words),
+  ].filter(Boolean).join(", ");
+  const rank = (zoo, name) => {
+    const { models, method, datasets, pages } = zoos[zoo], { about, right, rows } = datasets[name];
+    const table = make("table", { id: "ranked", "data-filters": "" }), line = table.createTHead().insertRow();
+    for (const text of ["place", "model", "predicted", "reached", "family", "licence", "million parameters"]) line.append(make("th", { scope: "col" }, text));
+    const body = table.createTBody();
+    rows.forEach(([i, predicted, reached], at) => {
+      const [model, ...facts] = models[i], row = body.insertRow();
+      const cells = [at + 1, make("a", { href: link(zoo, model) }, model), predicted.toFixed(3), reached?.toFixed(3) ?? "", ...facts.map((fact) => fact ?? "")];
+      for (const cell of cells) row.append(make("td", {}, cell));
+    });
+    const measured = right.map(([who, what, value]) => `${who}, ${what} ${value?.toFixed(3) ?? "unknown"}`).join("; ");
+    const text = `${say(about)}. Ranked by ${method} with every fine-tuning on ${name} hidden; "reached" is what the models really reached. `;
+    place.replaceChildren(make("h2", {}, `Models for data like ${name}`), make("p", {}, text, measured && `How right that was: ${measured}. `));
+    if (pages[name]) place.lastChild.append(make("a", { href: pages[name] }, `How well each method ranked ${name}`));
+    place.append(table);
+    equip(table, "models");
+  };
+  const everything = Object.entries(zoos).flatMap(([zoo, { models, datasets }]) => [
+    ...Object.entries(datasets).map(([name, { about }]) => ({ zoo, name, said: `${name} ${say(about)} ${zoo}`.toLowerCase() })),
+    ...models.map(([name, ...facts]) => ({ zoo, name, model: true, said: `${name} ${facts.join(" ")} ${zoo}`.toLowerCase() })),
+  ]);
+  const find = () => {
+    const words = question.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = everything.filter((e) => (words.length || !e.model) && words.every((word) => e.said.includes(word)));
+    answers.replaceChildren(...found.slice(0, 24).map((e) => {
+      const inside = [make("b", {}, e.name), ` ${e.model ? "model" : "dataset"} of ${e.zoo}`];
+      if (e.model) return make("li", {}, make("a", { href: link(e.zoo, e.name) }, ...inside));
+      const button = make("button", { type: "button", "aria-pressed": "false" }, ...inside);
+      button.addEventListener("click", () => {
+        answers.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", b === button));
+        rank(e.zoo, e.name);
+      });
+      return make("li", {}, button);
+    }));
+    const rest = found.length > 24 ? `and ${found.length - 24} more` : found.length ? "" : "Nothing known has this in its name or description.";
+    answers.append(make("li", {}, rest));
+  };
+  question.addEventListener("input", find);
+  find();
 }

@@ -34,9 +34,12 @@ def site_command(
     zoos: option(str, "DIR", "folder of zoos") = "zoos",
     results: option(str, "DIR", "folder of tables") = "results",
     out: option(str, "DIR", "folder to write") = "site",
+    project: option(
+        str, "DIR", "checkout whose chapters, how-tos and interface are added, if it is one"
+    ) = ".",
 ) -> None:
-    "Make a static site of executed notebooks, leaderboards of models and maps."
+    "Make a static site: which model for my data, executed notebooks, leaderboards, maps, chapters, how-tos."
     from transfergraph.report.site import build_site
 
-    pages = build_site(reports, zoos, results, out)
+    pages = build_site(reports, zoos, results, out, project)
     print(f"{pages} pages, {Path(out) / 'index.html'} is the first")

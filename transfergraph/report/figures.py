@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'BROWN', 'PINK', 'GREY', 'YELLOW', 'SKY', 'DPI', 'MAX_BYTES', 'FAMILIES',
-           'METRIC_NAMES', 'styled', 'new_figure', 'shorten', 'method_family', 'lower_is_better', 'figure_png',
-           'save_figure', 'show', 'figure_predicted_vs_true', 'figure_methods', 'figure_ranking',
+           'METRIC_NAMES', 'styled', 'new_figure', 'shorten', 'shorten_apart', 'method_family', 'lower_is_better',
+           'figure_png', 'save_figure', 'show', 'figure_predicted_vs_true', 'figure_methods', 'figure_ranking',
            'figure_metric_by_target', 'figure_ablation', 'figure_gains', 'figure_sweep']
 
 # %% ../../nbs/11_report/01_figures.ipynb #8dd0d8092fe74a7c96281538738b07e2
@@ -81,11 +81,35 @@ def new_figure(width: float, height: float) -> "Figure":  # in inches
 def shorten(
     name: str,  # of a model, dataset or method
     width: int = 32,  # most characters that are kept, the ellipsis included
+    middle: bool = False,  # cut there, not at the end
 ) -> str:  # one line that matplotlib prints as it is
-    "Cut a long name and end it with an ellipsis."
+    "Cut a long name; an ellipsis says where."
     name = " ".join(str(name).split())
-    name = name if len(name) <= width else name[: width - 1].rstrip(" ,_-/") + "\N{HORIZONTAL ELLIPSIS}"
+    if len(name) > width:
+        end = name[len(name) - (width - 1) // 2 :] if middle else ""
+        name = name[: width - 1 - len(end)].rstrip(" ,_-/") + "\N{HORIZONTAL ELLIPSIS}" + end
     return name.replace("$", r"\$")
+
+
+def shorten_apart(
+    names: Iterable[str],  # of models, datasets or methods that stand side by side
+    width: int = 32,  # most characters of each, where they differ then
+) -> list[str]:
+    "`shorten` names so that different ones stay different: cut at the end, in the middle, or less."
+    names = [" ".join(str(name).split()) for name in names]
+    for longest in range(width, max(map(len, names), default=0) + 1):
+        for middle in (False, True):
+            cut = [shorten(name, longest, middle) for name in names]
+            if len(set(cut)) == len(set(names)):
+                return cut
+    return [shorten(name, max(width, len(name))) for name in names]
+
+
+def _few(rows, names, most, always=()):
+    "The first `most` rows, and those of names that are always shown; and how many are left out."
+    kept = (np.arange(len(rows)) < most) | np.isin(names, list(always))
+    left = int((~kept).sum())
+    return rows[kept], f"{left} more not shown" if left else ""
 
 
 def method_family(method: str) -> str:  # a key of `FAMILIES`
@@ -121,7 +145,7 @@ def _dot(ax, value, low, high, at, color, **line):
 
 
 def _name_rows(ax, names, at, margin):
-    ax.set_yticks(at, [shorten(name) for name in names])
+    ax.set_yticks(at, shorten_apart(names))
     ax.set_ylim(-margin, len(names) - 1 + margin)
     ax.grid(False, axis="y")
 
@@ -200,10 +224,13 @@ def figure_methods(
     summary: pd.DataFrame,  # columns method, metric, mean, low, high; low and high may be NaN
     metric: str,  # which rows of it
     baseline: str = "history-mean",  # method that gets the vertical line, where the table has it
+    most: int = 15,  # methods, the best; the baseline is always one more
 ) -> "Figure":
-    "Mean and interval of every method, best first."
+    "Mean and interval of the best methods and of the baseline, best on top."
     rows = _rows(summary, metric).dropna(subset=["mean"])
-    rows = rows.sort_values("mean", ascending=not lower_is_better(metric), kind="stable")
+    rows = rows.sort_values("mean", ascending=lower_is_better(metric), kind="stable")
+    rows, left = _few(rows, rows["method"], most, [baseline])
+    rows = rows[::-1]
     figure = new_figure(7.2, 1.1 + 0.21 * len(rows))
     ax = figure.subplots()
     for at, row in enumerate(rows.to_dict("records")):
@@ -220,6 +247,7 @@ def figure_methods(
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     _name_rows(ax, rows["method"], range(len(rows)), 0.7)
     ax.set_xlabel(METRIC_NAMES.get(metric, metric) + ": mean over targets and its 95% interval")
+    figure.supxlabel(f"{left}: the table has all methods", fontsize=8) if left else None
     return figure
 
 # %% ../../nbs/11_report/01_figures.ipynb #cb1e1581032b452c9409d6c6813c49d1
@@ -227,8 +255,10 @@ def figure_methods(
 def figure_ranking(
     ranking: pd.DataFrame,  # columns model, accuracy, low, high and optionally family; best first
     title: str = "",
+    most: int = 15,  # models, the first
 ) -> "Figure":
-    "Expected accuracy and interval of every model, best on top."
+    "Expected accuracy and interval of the first models, best on top."
+    ranking, left = _few(ranking, ranking["model"], most)
     families = list(dict.fromkeys(ranking["family"].fillna("other"))) if "family" in ranking else []
     colours = [BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, SKY, *["#707070"] * len(families)]
     palette = dict(zip(families, colours))
@@ -240,7 +270,7 @@ def figure_ranking(
         _in_figures(ax, row["accuracy"], at, "#404040")
     _name_rows(ax, ranking["model"], range(len(ranking)), 0.7)
     ax.invert_yaxis()
-    ax.set_xlabel("expected accuracy and its 90% interval")
+    ax.set_xlabel("expected accuracy and its 90% interval" + (f"; {left}" if left else ""))
     ax.set_title(title)
     if len(families) > 1:
         handles = [ax.plot([], [], "o-", color=palette[family], label=family)[0] for family in families]
@@ -252,14 +282,16 @@ def figure_ranking(
 def figure_metric_by_target(
     metrics: pd.DataFrame,  # columns target, method, metric, value
     metric: str,  # which rows of it
+    most: int = 15,  # methods, those with the best mean
 ) -> "Figure":
-    "Heat map of a metric, methods by targets, with the mean in a column of its own."
+    "Heat map of a metric, the best methods by targets, with the mean in a column of its own."
     import seaborn as sns
 
     rows = _rows(metrics, metric)
     wide = rows.pivot_table(index="method", columns="target", values="value", sort=False, dropna=False)
     wide = wide.assign(mean=wide.mean(axis=1))
     wide = wide.sort_values("mean", ascending=lower_is_better(metric), kind="stable")
+    wide, left = _few(wide, wide.index, most, _BASELINES)
     colours = "viridis_r" if lower_is_better(metric) else "viridis"
     low, high = np.nanquantile(wide, [0.02, 1]) if np.isfinite(wide).any(axis=None) else (0, 1)
     figure = new_figure(2.6 + 0.62 * wide.shape[1], 1.6 + 0.23 * len(wide))
@@ -267,10 +299,9 @@ def figure_metric_by_target(
     look = {"annot": True, "fmt": ".2f", "annot_kws": {"fontsize": 7.5}, "linewidths": 0.4, "cbar": False}
     sns.heatmap(wide, ax=ax, cmap=colours, vmin=low, vmax=high, **look)
     ax.axvline(wide.shape[1] - 1, color="white", lw=4)
-    names = [shorten(t, 20) for t in wide.columns]
-    ax.set_xticks(np.arange(wide.shape[1]) + 0.5, names, rotation=40, ha="right")
-    ax.set_yticks(np.arange(len(wide)) + 0.5, [shorten(m) for m in wide.index], rotation=0)
-    ax.set_title(METRIC_NAMES.get(metric, metric), loc="left")
+    ax.set_xticks(np.arange(wide.shape[1]) + 0.5, shorten_apart(wide.columns, 20), rotation=40, ha="right")
+    ax.set_yticks(np.arange(len(wide)) + 0.5, shorten_apart(wide.index), rotation=0)
+    ax.set_title(METRIC_NAMES.get(metric, metric) + (f"; {left}" if left else ""), loc="left")
     ax.set(xlabel="", ylabel="")
     return figure
 
