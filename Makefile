@@ -3,13 +3,6 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# The records that the authors of the TransferGraph paper published. SOURCE=folder uses a copy instead.
-PAPER_URL ?= https://github.com/TransferGraph/transfergraph
-PAPER_REV ?= 0458aff3ae6832926bed0bac515f243f99a98df0
-PAPER_PATH ?= resources/experiments
-# A project of its own for each revision: what is there was downloaded in full.
-PAPER := .paper/$(PAPER_REV)
-
 # The stages of dvc.yaml and the kernels that papermill starts must be those of the environment.
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -20,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 TESTS := OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
 .DEFAULT_GOAL := help
-.PHONY: help env export readme test test-slow lint lab paper repro study published site sbom coverage clean
+.PHONY: help env export readme test test-slow lint lab repro study published site sbom coverage clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,20 +62,6 @@ lint: env ## check style and format of notebooks and tests
 lab: env ## open JupyterLab
 	@jupyter lab
 
-paper: env $(if $(SOURCE),,$(PAPER)/experiments) ## import the published records (SOURCE=folder: a copy, no network)
-	@transfergraph import-paper "$(or $(SOURCE),$(PAPER)/experiments)" zoos
-
-# A download gets its name when it is whole, so that a broken one is never taken for it.
-$(PAPER)/experiments: | $(INSTALLED)
-	@echo "Downloading $(PAPER_PATH) of $(PAPER_URL) at $(PAPER_REV)"
-	@rm -rf $(PAPER) $(PAPER).part && mkdir -p $(PAPER).part
-	@cd $(PAPER).part && { dvc init --no-scm && \
-	  dvc import --rev "$(PAPER_REV)" --out experiments "$(PAPER_URL)" "$(PAPER_PATH)"; } >log 2>&1 || { \
-	    echo "make paper: download failed ($$(sed -n 's/.*ERROR: //p' log | head -n 1 | cut -c 1-200));" \
-	      "with a copy of the authors' repository at hand: make paper SOURCE=folder," \
-	      "the folder that holds image_classification/ and sequence_classification/" >&2; exit 1; }
-	@mv $(PAPER).part $(PAPER)
-
 repro: env ## train the nano zoo and run its pipeline, offline; a second run takes seconds
 	@test -d data/pictures || dvc pull --quiet data
 	@dvc repro
@@ -92,8 +71,9 @@ repro: env ## train the nano zoo and run its pipeline, offline; a second run tak
 study: env ## repeat the nano zoo's fine-tunings with several seeds: is it hard to choose among its models?
 	@dvc repro study/dvc.yaml
 
-published: env ## run the pipeline of the published records (imports them first where they are missing)
-	@test -d zoos/paper-image -a -d zoos/paper-text || $(MAKE) --no-print-directory paper
+published: env ## run the pipeline of the published records, fetched first (SOURCE=folder: from a copy)
+	@test -d zoos/paper-image -a -d zoos/paper-text || \
+	  transfergraph zoo get paper-image paper-text $(if $(SOURCE),--from "$(SOURCE)")
 	@dvc repro paper/dvc.yaml
 
 site: env ## make site/, one static site of the reports that are there (fetches those of the repository where none are)

@@ -25,6 +25,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import atheris
@@ -206,6 +207,110 @@ def readers(home):
             read_spec("z", content)
 
     found["spec.yaml"] = spec, "spec.yaml", spec_of
+    return found | published_readers(home)
+
+
+PUBLISHED = {  # what others publish, in small: zoo of the catalogue -> options of its reader, files
+    "text-recycling": (
+        {"tested": "t.csv", "seeds": {"b": "s.csv"}, "spearman": ["stsb"]},
+        {
+            "t.csv": "model_name,base_model,size,model_type,mnli_lp,cola,rte,stsb\n"
+            + "".join(f"me/{i},b,1e8,bert,0.5,0.8{i},0.6{i},0.9{i}\n" for i in range(8)),
+            "s.csv": "\tdataset name\taccuracy\tspearmanr\n0\tcola\t0.7\t\n1\tstsb\t\t0.8\n2\trte\t0.5\t\n",
+        },
+    ),
+    "clip": (
+        {"results": "r.csv", "profile": "p.csv", "leave_out": {"Flickr": "retrieval"}},
+        {
+            "r.csv": "name,pretrained,params (M),FLOPs (B),Average perf.,MNIST,Flickr\n"
+            "A,x,1,1,0,0.5,0.1\nA,y,2,1,0,0.6,0.1\n",
+            "p.csv": "model,image_size\nA,224\n",
+        },
+    ),
+    "text-european": (
+        {"tables": ["danish_nlu.csv"], "tasks": {"Mood": {"place": 1, "metric": "macro-F1"}}},
+        {
+            "danish_nlu.csv": "Task,,,,~~~Mood~~~,,hidden,\n"
+            "Model,Type,Parameters,Open,tweets,news,tweets_version,news_version\n"
+            "<a href='x'>me/e</a>,🔍,1e8,✓,20.5 ± 1.0 / 45.5 ± 1.9@@x,80.5 ± 1.0 / 70.5 ± 1.9@@x,1,1\n"
+            "me/c (val),🤔,?,✗,-@@-1,,1,1\n",
+        },
+    ),
+    "image-vtab": (
+        {"table": "r.csv"},
+        {
+            "r.csv": "model_identifier,framework,train_dataset_name,epochs,batch_size,configs,train_slice,"
+            "test_accuracy\n"
+            + "me/a,HuggingFace,clevr,25,64,\"{'lr': 0.01, 'preprocess': 'clevr_count'}\",:800,0.4\n" * 2
+            + "me/a,HuggingFace,smallnorb,25,64,\"{'lr': 0.01, 'label_name': 'label_a'}\",:800,0.4\n",
+        },
+    ),
+    "text-mteb": (
+        {"root": ".", "datasets": ["X"]},
+        {
+            "m/r/X.json": '{"scores": {"test": [{"hf_subset": "default", "main_score": 0.5, "accuracy": 0.5, '
+            '"scores_per_experiment": [{"accuracy": 0.4}, {"accuracy": 0.6}]}]}}',
+            "m/r/model_meta.json": '{"name": "me/m", "n_parameters": 5e7, "languages": ["eng-Latn"], '
+            '"modalities": ["text"], "license": "mit", "open_weights": true}',
+        },
+    ),
+    "paper-text": (
+        {"root": ".", "modality": "text"},
+        {
+            "sequence_classification/" + name: content
+            for name, content in {
+                "model_config_dataset.csv": "model,architectures,model_type,number_of_parameters,dataset,"
+                "accuracy\na,['Bert'],bert,10,glue/sst2,0.9\nb,['Bert'],bert,10,\"['x', 'y']\",\n",
+                "records.csv": "model,finetuned_dataset,batch_size,train_runtime,eval_accuracy,peft_method\n"
+                "a,glue/cola,16,10,0.8,\nb,glue/cola,16,10,0.7,lora\n",
+                "transferability_score_records.csv": "model,target_dataset,metric,runtime,score\n"
+                "a,glue/cola,T.LOG_ME,1,0.5\n",
+                "target_dataset_features.csv": "finetune_dataset,size,number_of_classes\nglue/cola,9,2\n",
+                "corr_domain_similarity_EleutherAI_gpt-neo-125m_gpt.csv": ",glue/cola,glue/sst2\n"
+                "glue/cola,0,1\nglue/sst2,1,0\n",
+            }.items()
+        },
+    ),
+}
+TRAINED = {  # runs of a Trainer
+    "m/d/trainer_state.json": '{"log_history": [{"epoch": 1.0, "eval_accuracy": 0.5}, {"epoch": 2.0, '
+    '"eval_accuracy": 0.4}], "best_metric": 0.5, "best_model_checkpoint": "x", "epoch": 3}',
+    "m/d/README.md": "---\nbase_model: me/base\n---\n- learning_rate: 2e-05\n- seed: 7\n",
+    "m/e/all_results.json": '{"epoch": 3.0, "eval_accuracy": 0.5}',
+}
+
+
+def published_readers(home):
+    "For each file of `PUBLISHED` and `TRAINED` what reads it, where the other files beside it are whole."
+    from dataclasses import replace
+
+    from transfergraph.build.catalogue import catalogue_entry, read_entry
+    from transfergraph.build.run_folders import read_trainer_runs
+    from transfergraph.zoo.results import join_results
+
+    def reader(source, name, files, read):
+        def read_damaged(path):
+            at = home / "published" / source
+            shutil.rmtree(at, ignore_errors=True)
+            for other, content in files.items():
+                (at / other).parent.mkdir(parents=True, exist_ok=True)
+                (at / other).write_bytes(path.read_bytes() if other == name else content.encode())
+            read(at)
+
+        return files[name].encode(), "damaged", read_damaged
+
+    found = {}
+    for zoo, (options, files) in PUBLISHED.items():
+        more = {"least": 1, "splits": {}} if zoo == "text-mteb" else {}
+        entry = replace(catalogue_entry(zoo), options=options | more, files={})
+        for name in files:
+            found[f"{zoo}: {name}"] = reader(zoo, name, files, partial(read_entry, entry))
+
+    def trained(at):
+        join_results(read_trainer_runs(at, "model/dataset"), None, "text")
+
+    for name in TRAINED:
+        found[f"trainer: {name}"] = reader("trainer", name, TRAINED, trained)
     return found
 
 

@@ -21,7 +21,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<=\]\()[^)\s]+|(?<=src=\")[^\"]+")
 DIFF_LINES = 15
-CHAPTERS = "<!-- chapters -->"  # stands in nbs/index.ipynb where the table of chapters goes
+CHAPTERS = "docs/chapters.md"  # the tables of parts and of chapters
+TITLE = """# Chapters
+
+A folder of `nbs/` is a part of the method, a package of the library and a folder of `tests/`. Parts and
+chapters are read, and import, in the order of their numbers: what stands lower knows nothing of what stands
+higher. The tables are made from the folders.
+
+"""
 QUESTIONS = {  # part -> what it answers
     "metrics": "what is a ranking worth?",
     "run": "how do tasks run, and files stay whole?",
@@ -40,7 +47,7 @@ QUESTIONS = {  # part -> what it answers
 
 
 def chapters(root: Path) -> str:
-    "The parts of nbs/ and their chapters as two tables: a line for each part, and a line for each chapter."
+    "docs/chapters.md: the parts of nbs/ and their chapters as two tables."
 
     def first_cell(path: Path) -> str:
         return "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
@@ -55,15 +62,15 @@ def chapters(root: Path) -> str:
             )
         names = []
         for chapter in sorted(path.glob("[0-9]*.ipynb")) if path.is_dir() else [path]:
-            link = chapter.relative_to(root / "nbs").as_posix()
+            link = "../" + chapter.relative_to(root).as_posix()
             name = chapter.stem.partition("_")[2]
             said = re.search(r"^> *(.+)$", first_cell(chapter), re.M)
             if said is None:
-                raise ValueError(f"nbs/{link}: the title cell has no line that begins with '>'")
+                raise ValueError(f"{link[3:]}: the title cell has no line that begins with '>'")
             names.append(f"[{name}]({link})")
             lines.append(f"| [{f'{part}/{name}' if path.is_dir() else name}]({link}) | {said[1]} |")
-        parts.append(f"| [{path.stem}]({path.name}) | {QUESTIONS[part]} | {', '.join(names)} |")
-    return "\n".join(parts) + "\n\n" + "\n".join(lines)
+        parts.append(f"| [{path.stem}](../nbs/{path.name}) | {QUESTIONS[part]} | {', '.join(names)} |")
+    return TITLE + "\n".join(parts) + "\n\n" + "\n".join(lines) + "\n"
 
 
 def readme(root: Path) -> str:
@@ -87,7 +94,7 @@ def readme(root: Path) -> str:
     notebook = nbformat.read(index, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(from_top, cell.source.replace(CHAPTERS, chapters(root)))
+            cell.source = LINK.sub(from_top, cell.source)
     text, resources = MarkdownExporter().from_notebook_node(notebook)
     if resources.get("outputs"):
         raise ValueError("nbs/index.ipynb holds an image: save it in docs/ or reports/ and link to the file")
@@ -96,8 +103,15 @@ def readme(root: Path) -> str:
     return "".join(parts).strip() + "\n"
 
 
+def write_pages(root: Path) -> None:
+    "README.md and docs/chapters.md."
+    (root / "docs").mkdir(exist_ok=True)
+    (root / CHAPTERS).write_text(chapters(root), encoding="utf-8")
+    (root / "README.md").write_text(readme(root), encoding="utf-8")
+
+
 def remake(root: Path) -> None:
-    "Clean the notebooks in `root`, write the library from them, and README.md."
+    "Clean the notebooks in `root`, write the library from them, README.md and the table of chapters."
     os.environ.pop("IN_TEST", None)  # nbdev exports nothing, and says nothing, where this is set
     os.chdir(root)  # nbdev finds settings.ini from here
     from nbdev.clean import nbdev_clean
@@ -110,12 +124,17 @@ def remake(root: Path) -> None:
             module.unlink()
     nbdev_clean()
     nbdev_export()
-    (root / "README.md").write_text(readme(root), encoding="utf-8")
+    write_pages(root)
 
 
 def files(root: Path) -> dict[str, str]:
-    "Text of every notebook and module, and of README.md, by path."
-    paths = [*root.glob("nbs/**/*.ipynb"), *root.glob("transfergraph/**/*.py"), *root.glob("README.md")]
+    "Text of every notebook and module, of README.md and the table of chapters, by path."
+    paths = [
+        *root.glob("nbs/**/*.ipynb"),
+        *root.glob("transfergraph/**/*.py"),
+        *root.glob("README.md"),
+        *root.glob(CHAPTERS),
+    ]
     return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in sorted(paths)}
 
 
@@ -177,7 +196,7 @@ def main() -> int:
     parser.add_argument("--write-readme", action="store_true", help="write README.md and stop")
     try:
         if parser.parse_args().write_readme:
-            (ROOT / "README.md").write_text(readme(ROOT), encoding="utf-8")
+            write_pages(ROOT)
             return 0
         found = check()
     except ValueError as error:

@@ -57,6 +57,15 @@ def paper():
 
 
 @pytest.fixture(scope="session")
+def records():
+    "Tables that others published, as such and converted; skipped on a machine without them, an error in CI."
+    folder = Path(os.environ.get("TRANSFERGRAPH_RECORDS") or ROOT.parent / "shared/records")
+    if not folder.is_dir():
+        _without(f"the published tables are not at {folder}; set TRANSFERGRAPH_RECORDS to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def text_with_lora(paper, tmp_path_factory):
     "The published text zoo with its LoRA runs; a copy whose `records.csv` lacks them has them in full/."
     from transfergraph.zoo.paper import read_paper

@@ -74,6 +74,7 @@ class Server:
         default_factory=dict
     )  # repository -> siblings that are only listed
     waited: list[float] = field(default_factory=list)
+    cards: dict[str, dict] = field(default_factory=dict)  # repository -> what its card says
 
 
 def commit(folder: Path) -> str:
@@ -123,6 +124,11 @@ class Handler(BaseHTTPRequestHandler):
                 return self.missing("EntryNotFound", body)
             content = path.read_bytes()
             headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit(folder)}
+            asked_range = re.fullmatch(r"bytes=(\d+)-(\d+)?", self.headers.get("Range", ""))
+            if asked_range and body:  # a part, as streaming asks for
+                start, end = int(asked_range[1]), min(int(asked_range[2] or len(content)), len(content) - 1)
+                headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+                return self.send(206, content[start : end + 1], headers, body, fault.cut if fault else None)
             return self.send(200, content, headers, body, fault.cut if fault else None)
         return self.missing("EntryNotFound", body)
 
@@ -158,6 +164,8 @@ class Handler(BaseHTTPRequestHandler):
             "tags": [],
             "private": False,
         }
+        if name in told.cards:
+            info["cardData"] = told.cards[name]
         if any(n.endswith(".safetensors") for n, _ in listed):
             info["safetensors"] = {"parameters": {"F32": 1234}, "total": 1234}
         content = json.dumps(info).encode()

@@ -70,6 +70,7 @@ def test_pip_install_gives_a_program_that_works(tmp_path):
     assert where.stdout.startswith(site), where.stdout + where.stderr
     program = place / "bin" / "transfergraph"
     assert "rank" in run(program, "--help").stdout
+    assert "text-recycling,1007,36,36211" in run(program, "zoo", "list", "--csv").stdout  # of a file of data
     (tmp_path / "results.csv").write_text("model,dataset,accuracy\na,x,0.9\nb,x,0.8\na,y,0.7\nb,y,0.6\n")
     made = run(program, "import-records", "results.csv", "zoo", "--modality", "image")
     assert made.returncode == 0 and "4 records added" in made.stdout, made.stderr

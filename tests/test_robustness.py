@@ -11,6 +11,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from file_server import serving_files
 from waiting import until
 
 from transfergraph.cli.program import main
@@ -324,6 +325,15 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tiny_disk, tmp_path, 
     assert not [p for p in out.rglob("*.csv")] if out.exists() else True
 
 
+def test_a_download_that_does_not_fit_is_one_line_and_leaves_nothing(tiny_disk, tmp_path, records, capsys):
+    with serving_files(records / "raw") as (url, _, _):
+        command = ["zoo", "get", "text-recycling", "--mirror", url + "/{repository}/{path}", "--quiet"]
+        command += ["--cache", tiny_disk, "--out", tmp_path / "zoos", "--retries", "0"]
+        assert "No space left" in said(command, capsys)
+    assert not [path for path in tiny_disk.rglob("*") if path.is_file()]
+    assert not (tmp_path / "zoos" / "text-recycling").exists()
+
+
 def without_privileges():
     "In a child, before it starts: rights of files count for the superuser, too."
     import ctypes
@@ -385,15 +395,13 @@ with folder_lock(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("command", ["evaluate", "import-records", "import-paper", "hub", "select", "site"])
+@pytest.mark.parametrize("command", ["evaluate", "import-records", "zoo", "hub", "select", "site"])
 def test_two_runs_at_once_on_one_folder(command, folder, tmp_path, monkeypatch, capsys):
     "The second is refused and told which process is there; when the first is killed, its lock is gone."
-    out = folder if command == "import-records" else tmp_path / "out"
+    out = {"import-records": folder, "zoo": tmp_path / "clip"}.get(command, tmp_path / "out")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "results.csv").write_text("model,dataset,accuracy\nm0,d9,0.5\n")
     (tmp_path / "spec.yaml").write_text("models: []\ndatasets: []\n")
-    for part in ("image_classification", "sequence_classification"):
-        (tmp_path / "experiments" / part).mkdir(parents=True)
     reports = tmp_path / "reports"
     (reports / "zoo").mkdir(parents=True)
     cells = [nbformat.v4.new_markdown_cell("# Summary")]
@@ -401,7 +409,7 @@ def test_two_runs_at_once_on_one_folder(command, folder, tmp_path, monkeypatch, 
     args = {
         "evaluate": ["evaluate", folder, "--method", "mean", "--out", out],
         "import-records": ["import-records", tmp_path / "results.csv", out],
-        "import-paper": ["import-paper", tmp_path / "experiments", out],
+        "zoo": ["zoo", "get", "clip", "--from", tmp_path, "--out", tmp_path],
         "hub": ["hub", "build", tmp_path / "spec.yaml", out, "--offline"],
         "select": ["select", folder, "--data", "digits", "--budget", "1", "--out", out, "--quiet"],
         "site": ["site", "--reports", reports, "--zoos", tmp_path, "--results", tmp_path, "--out", out],
@@ -425,7 +433,7 @@ def test_two_runs_at_once_on_one_folder(command, folder, tmp_path, monkeypatch, 
         first.wait()
     code = main([str(a) for a in args])
     assert "another run" not in capsys.readouterr().err
-    assert code == 0 or command in ("import-paper", "hub", "select")  # these lack records, models, a model
+    assert code == 0 or command in ("zoo", "hub", "select")  # these lack a copy, models, a model
 
 
 def test_a_lock_ends_with_its_process_and_leaves_no_file(tmp_path):

@@ -14,7 +14,7 @@ LIBRARY = ROOT / "transfergraph"
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if not path.name.startswith("_"))
 PARTS = "run data scores zoo models graph predict build recommend evaluate report cli".split()
 ALONE = {"metrics": 0}  # a single module, below all parts
-MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_MODULES, MOST_LINES = 450, 80, 65, 17_800
+MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_MODULES, MOST_LINES = 450, 80, 80, 22_500
 
 # No module makes its user wait for these; `transfergraph --help` not for pandas either.
 SLOW_IMPORTS = {
@@ -267,9 +267,9 @@ def test_no_file_holds_a_path_or_address_of_one_machine(committed):
 
 
 def test_the_published_records_are_not_committed(committed):
-    # They are their authors' to share: a user downloads them with `make paper`.
+    # They are their authors' to share: a user gets them with `transfergraph zoo get`.
     names = re.compile(
-        r"(^|/)(zoos|\.paper|paper-image|paper-text|rank_final|result_analysis|embedded_dataset)/"
+        r"(^|/)(zoos|paper-image|paper-text|rank_final|result_analysis|embedded_dataset)/"
         r"|transferability_score_records|model_config_dataset|target_dataset_features|corr_(domain|task2vec)"
         r"|eval_accuracy|_correlation\.csv$|(image|sequence)_classification/records\.csv$"
     )

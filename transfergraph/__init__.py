@@ -10,6 +10,7 @@ _HOMES = {
     "load_dataset": "data.dataset",
     "load_backbone": "models.loading",
     "score": "scores.registry",
+    "score_models": "recommend.score_models",
     "evaluate": "evaluate",
 }
 

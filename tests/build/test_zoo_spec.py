@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from transfergraph.build.scoring import embed_datasets, score_models
+from transfergraph.build.scoring import embed_datasets, score_zoo
 from transfergraph.build.zoo_spec import (
     assemble,
     dataset_table,
@@ -96,7 +96,7 @@ def specs(local):
 def test_a_zoo_is_built_from_local_folders(specs, tmp_path):
     spec = read_spec("hub-text", specs["hub-text"])
     datasets = [open_dataset(spec, name, tmp_path / "cache") for name in spec.targets]
-    scores = pd.concat([score_models(spec, d, tmp_path / "cache", progress=False) for d in datasets])
+    scores = pd.concat([score_zoo(spec, d, tmp_path / "cache", progress=False) for d in datasets])
     records = pd.concat(
         [tune_models(spec, d, tmp_path / f"{d.name}.jsonl", n_jobs=1, progress=False) for d in datasets]
     )
@@ -185,7 +185,7 @@ def test_a_wrong_spec_is_refused_by_name(specs):
 def test_an_unknown_score_is_refused_before_anything_is_computed(specs, tmp_path):
     spec = read_spec("few", specs["hub-text"] | {"metrics": ["LogME", "LogMe"]})
     with pytest.raises(ValueError, match="did you mean LogME"):
-        score_models(spec, open_dataset(spec, "kinds", tmp_path), progress=False)
+        score_zoo(spec, open_dataset(spec, "kinds", tmp_path), progress=False)
 
 
 def test_a_setting_that_is_left_empty_is_the_default(specs):

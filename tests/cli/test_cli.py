@@ -19,11 +19,10 @@ from transfergraph.cli.program import app, main
 from transfergraph.evaluate.leave_one_out import evaluate_predictions
 from transfergraph.evaluate.summary import COLUMNS
 from transfergraph.report.terminal import aligned, summary_note, summary_rows, yaml_value
-from transfergraph.zoo.paper import paper_folder
 from transfergraph.zoo.tables import Zoo
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-COMMANDS = "rank select evaluate methods import-paper import-records hub run-notebook site".split()
+COMMANDS = "rank score select evaluate methods import-records zoo hub run-notebook site".split()
 PROGRAM = [sys.executable, "-c", "import sys; from transfergraph.cli.program import main; sys.exit(main())"]
 
 
@@ -145,10 +144,13 @@ def test_the_installed_program_is_this_one():
         ),
         (["evaluate", "ZOO", "--predictions", "ZOO", "--method", "mean"], "--method says what to run"),
         (["evaluate", "ZOO", "--predictions", "ZOO", "--model-ratio", "1"], "--model-ratio says what to run"),
-        (["import-paper", "ZOO", "ZOO/out"], "ZOO: expected a folder that holds image_classification/ and"),
-        (["import-paper", "ZOO", "ZOO/models.parquet"], "is a file; expected a folder"),
+        (["zoo", "get", "clap"], "no zoo is called 'clap'; the catalogue has text-recycling, "),
+        (
+            ["zoo", "get", "clip", "--from", "ZOO", "--out", "ZOO"],
+            "ZOO: no docs/openclip_results.csv; expected",
+        ),
         (["run-notebook", "no.ipynb", "out.ipynb"], "no.ipynb: no such notebook"),
-        (["rank", "ZOO"], "expected one of --data and --dataset"),
+        (["rank", "ZOO"], "expected one of --data, --dataset and --dataset-like"),
         (["rank", "ZOO", "--data", "a", "--dataset", "b"], "--dataset: not allowed with --data"),
         (
             ["rank", "ZOO", "--data", "a", "--plot", "a.pdf"],
@@ -307,7 +309,7 @@ def test_defaults_are_those_of_evaluate(folder, asked):
     assert main(["evaluate", str(folder)]) == 0
     asked.pop("fingerprint")
     expected = {"targets": None, "protocol": "clean", "out": None, "progress": True}
-    assert asked == {"methods": ["history-mean", "TG:XGB,N2V,all"], **expected}
+    assert asked == {"methods": ["history-mean", "TG:XGB,N2V,all", "TG:kriging"], **expected}
 
 
 @pytest.mark.parametrize(
@@ -380,7 +382,7 @@ def test_graph_methods_run_from_the_command_line(folder, tmp_path, capsys):
     command = ["evaluate", str(folder), "--seeds", "0", "--target", "x", "--json", "--quiet"]
     assert main([*command, "--out", str(tmp_path)]) == 0
     out, _ = capsys.readouterr()
-    assert {row["method"] for row in json.loads(out)} == {"history-mean", "TG:XGB,N2V,all"}
+    assert {row["method"] for row in json.loads(out)} == {"history-mean", "TG:XGB,N2V,all", "TG:kriging"}
 
 
 @pytest.mark.slow
@@ -413,16 +415,17 @@ def test_ctrl_c_by_the_real_program(folder, tmp_path):
 # --- the paper's records
 
 
-def test_importing_the_paper(paper, tmp_path, capsys):
-    assert main(["import-paper", str(paper), str(tmp_path / "a")]) == 0
-    out, err = capsys.readouterr()
-    assert err == "" and f"{tmp_path / 'a' / 'paper-image'}: 185 models, " in out and " 2254 records, " in out
-    assert f"every one of them: {tmp_path / 'a' / 'paper-text' / 'import-report.csv'}\n" in out
+def test_the_papers_zoos_and_predictions(paper, tmp_path, capsys):
+    get = ["zoo", "get", "paper-image", "paper-text", "--from", str(paper), "--out"]
+    assert main([*get, str(tmp_path / "a")]) == 0
+    out, _ = capsys.readouterr()
+    assert f"{tmp_path / 'a' / 'paper-image'}: 185 models, " in out and " 2254 records, " in out
+    assert f"every one of them: {tmp_path / 'a' / 'paper-text' / 'dropped.csv'}\n" in out
     assert any(line.split() == "dropped 4 columns are shifted".split() for line in out.splitlines())
-    report = pd.read_csv(tmp_path / "a" / "paper-text" / "import-report.csv")
-    assert main(["import-paper", str(paper), str(tmp_path / "b"), "--json"]) == 0
+    report = pd.read_csv(tmp_path / "a" / "paper-text" / "dropped.csv")
+    assert main([*get, str(tmp_path / "b"), "--json"]) == 0
     rows = pd.DataFrame(json.loads(capsys.readouterr().out))
-    text = rows[(rows["zoo"] == "paper-text") & (rows["reason"] != "")]
+    text = rows[rows["zoo"].str.endswith("paper-text") & (rows["reason"] != "")]
     assert text["rows"].sum() == len(report) and set(text["item"]) == set(report["action"])
     metrics = ["evaluate", str(tmp_path / "a" / "paper-text"), "--json", "--predictions"]
     assert main([*metrics, str(paper / "sequence_classification" / "rank_final")]) == 0
@@ -430,22 +433,24 @@ def test_importing_the_paper(paper, tmp_path, capsys):
     assert rows.loc[("TG:XGB,GAT,all", "pearson"), "mean"] == pytest.approx(0.802, abs=5e-4)
 
 
-def test_the_repository_is_as_good_as_its_folder(tmp_path):
-    folder = tmp_path / "resources" / "experiments"
-    for name in ("image_classification", "sequence_classification"):
-        with pytest.raises(FileNotFoundError, match="expected a folder that holds"):
-            paper_folder(tmp_path)
-        (folder / name).mkdir(parents=True)
-    assert paper_folder(tmp_path) == paper_folder(folder) == folder
-
-
 def test_an_incomplete_source_is_named_and_nothing_is_written(tmp_path, capsys):
-    for name in ("image_classification", "sequence_classification"):
-        (tmp_path / name).mkdir()
-    assert main(["import-paper", str(tmp_path), str(tmp_path / "out")]) == 2
+    (tmp_path / "image_classification").mkdir()
+    get = ["zoo", "get", "paper-image", "--from", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(get) == 2
     err = capsys.readouterr().err
-    assert "image_classification" in err and "no such file" in err and err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert "image_classification" in err and "expected the repository" in err and err.count("\n") == 2
+    assert not (tmp_path / "out" / "paper-image").exists()
+
+
+def test_zoo_list_and_info(tmp_path, capsys):
+    assert main(["zoo", "list", "--out", str(tmp_path), "--json"]) == 0
+    rows = pd.DataFrame(json.loads(capsys.readouterr().out)).set_index("zoo")
+    assert len(rows) == 8 and rows.loc["clip", ["models", "datasets"]].tolist() == [121, 35]
+    assert not rows["got"].any() and rows.loc["image-vtab", "licence"] == "none: import only"
+    assert main(["zoo", "info", "text-recycling"]) == 0
+    out = capsys.readouterr().out
+    for word in ("Apache-2.0", "280 models", "EMNLP 2023", "noise of the seed", "SHA-256", "spearman"):
+        assert word in out
 
 
 # --- notebooks
@@ -529,7 +534,7 @@ def test_every_option_is_explained():
         commands += getattr(command, "commands", {}).values()
         assert command.help and all(option.help for option in command.params)
         seen += 1
-    assert seen == len(COMMANDS) + 2  # the program itself, and `hub build`
+    assert seen == len(COMMANDS) + 6  # the program itself, `hub build`, and four of `zoo`
 
 
 def test_a_table_is_plain_where_the_output_is_no_terminal(folder):

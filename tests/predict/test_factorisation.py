@@ -24,7 +24,7 @@ from transfergraph.predict.factorisation import (
 )
 from transfergraph.predict.gaussian_process import EvidenceRidge, fit_nystrom, smooth, target_features
 from transfergraph.predict.records import RecordTable
-from transfergraph.recommend.transfergraph import MANY, TransferGraph, open_fit
+from transfergraph.recommend.transfergraph import TransferGraph, open_fit
 from transfergraph.zoo.matrices import (
     DatasetDescription,
     accuracy_matrix,
@@ -136,7 +136,7 @@ def test_threads_do_not_matter(tmp_path, zoo):
 
 
 def test_they_order_models_better_than_the_mean_and_know_how_far_they_err(zoo, drawn, fitted):
-    assert isinstance(fitted.rankers["image"], BayesianMatrixFactorization) and len(zoo.records) > MANY
+    assert isinstance(fitted.rankers["image"], BayesianMatrixFactorization)
     names = zoo.models["model"]
     by_mean = min_max(accuracy_matrix(zoo)).mean(axis=1).reindex(names).fillna(0.5).to_numpy()
     gains, inside = [], []

@@ -657,3 +657,37 @@ def test_the_likeliest_columns_are_proposed(tmp_path, head, advice):
 def test_a_comma_in_a_name_is_no_separator(tmp_path):
     results, _, _ = rows_of("model;dataset;accuracy;seen by, whom, when, why\na;x;0,91;me\n", tmp_path)
     assert results["accuracy"].tolist() == [0.91]
+
+
+WANDB = """"Name","State","Created","Runtime","model_name","dataset_name","seed","test/accuracy","train/loss"
+"sun-1","finished","2024-05-01T10:00:00.000Z","120","bert","imdb","1","0.9","0.2"
+"oak-2","crashed","2024-05-01T10:20:00.000Z","3","roberta","imdb","1","",""
+"fox-3","finished","2024-05-01T10:30:00.000Z","133","roberta","sst2","1","0.94","0.1"
+"""
+MLFLOW = """run_id,experiment_id,status,metrics.test_accuracy,params.model,params.dataset,params.seed
+0a,1,FINISHED,0.9,bert,imdb,1
+0b,1,FAILED,,roberta,imdb,1
+0c,1,FINISHED,0.94,roberta,sst2,1
+"""
+PARAMS = {column: f"params.{column}" for column in ("model", "dataset", "seed")}
+
+
+@pytest.mark.parametrize(
+    ("export", "mapping"),
+    [
+        (WANDB, {"model": "model_name", "dataset": "dataset_name", "accuracy": "test/accuracy"}),
+        (MLFLOW, {"accuracy": "metrics.test_accuracy", **PARAMS}),
+    ],
+)
+def test_exports_of_trackers_without_the_runs_that_failed(export, mapping, tmp_path):
+    with pytest.raises(ZooError, match=r"say --map model=.* --map dataset=.* --map accuracy=.*test"):
+        read_results(write(tmp_path, export))
+    with pytest.warns(UserWarning, match="1 runs have failed without an accuracy, and are left out"):
+        results = read_results(write(tmp_path, export), mapping)
+    want = [["bert", "imdb", 0.9, 1], ["roberta", "sst2", 0.94, 1]]
+    assert results[["model", "dataset", "accuracy", "seed"]].values.tolist() == want
+    broken = export.replace("roberta", "", 1)  # of a run that failed: nobody misses its model
+    with pytest.warns(UserWarning, match="are left out"):
+        assert len(read_results(write(tmp_path, broken), mapping)) == 2
+    with pytest.raises(ZooError, match="row 3, column 'accuracy' is empty"):
+        read_results(write(tmp_path, export.replace("0.94", "")), mapping)

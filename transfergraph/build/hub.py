@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'LONGEST_WAIT', 'MOST_BYTES', 'ARCHIVES', 'retry', 'Hub', 'Gathered', 'gather', 'build_hub_zoo',
-           'with_joined']
+           'with_joined', 'is_zoo']
 
 # %% ../../nbs/08_build/04_hub.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import functools
@@ -132,6 +132,37 @@ class Hub:
             if loud:
                 enable_progress_bars()
         return folder
+
+    def about(self, repository: str) -> dict:  # n_params, licence, languages, access
+        "What one answer says of a model, from the cache where it is there; raises `UnavailableError`."
+        import huggingface_hub
+
+        path = self.cache / f"models--{repository.replace('/', '--')}--about.json"
+        if path.is_file() and not self.refresh:
+            try:
+                return dict(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError):
+                pass  # damaged: asked again
+        if self.offline:
+            raise UnavailableError("not in the cache, and offline")
+        api = huggingface_hub.HfApi(endpoint=self.endpoint or os.environ.get("HF_ENDPOINT") or None)
+        try:
+            info = retry(lambda: api.model_info(repository, timeout=self.timeout), self.retries)
+        except Exception as error:  # whatever a server, a proxy or the line does
+            gone = {"GatedRepoError": "gated", "RepositoryNotFoundError": "gone"}.get(type(error).__name__)
+            if gone is None:
+                raise UnavailableError(_reason(error)) from error
+            facts = {"access": gone}
+        else:
+            card = info.card_data.to_dict() if info.card_data else {}
+            said = card.get("language")
+            said = [said] if isinstance(said, str) else said if isinstance(said, list) else []
+            facts = {"n_params": getattr(info.safetensors, "total", None)}
+            facts["licence"] = card["license"] if isinstance(card.get("license"), str) else None
+            facts["languages"] = "|".join(word for word in said if isinstance(word, str)) or None
+            facts["access"] = "gated" if info.gated else "open"
+        write_whole(path, json.dumps(facts))
+        return facts
 
     def ask(self, entry: Entry) -> dict:  # sha, config, card, files (name -> bytes), params, downloads
         "Ask the server; raises `UnavailableError` with the reason."
@@ -355,9 +386,9 @@ def build_hub_zoo(
     "From a list to a zoo in a folder, with `models.json` and `hub-report.csv`."
     entries, probe = cards.read_list(spec)
     out = Path(out)
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_zoo(out))):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not is_zoo(out))):
         raise ZooError(f"{out}: is there and holds no zoo; expected a new folder, or a zoo to replace")
-    older = Zoo.load(out) if _is_zoo(out) else None
+    older = Zoo.load(out) if is_zoo(out) else None
     found = gather(entries, hub, probe, progress=progress)
     if older is not None:
         found = replace(found, zoo=with_joined(found.zoo, older))
@@ -380,5 +411,6 @@ def with_joined(zoo: Zoo, older: Zoo) -> Zoo:
     return replace(zoo, **merged).validate()
 
 
-def _is_zoo(folder):
-    return any((folder / f"models.{kind}").is_file() for kind in ("parquet", "csv"))
+def is_zoo(folder: str | os.PathLike) -> bool:
+    "Whether a folder holds a zoo."
+    return any((Path(folder) / f"models.{kind}").is_file() for kind in ("parquet", "csv"))

@@ -47,7 +47,7 @@ def _score_elsewhere(zoo, path, targets, protocol, out):
     return evaluate_predictions(zoo, rows, protocol=protocol, out=out, origin=str(origin))
 
 # %% ../../nbs/12_cli/03_evaluate.ipynb #8a65eabff63a45729fe45fb5ade58bdc
-DEFAULT_METHODS = ("history-mean", "TG:XGB,N2V,all")  # what `evaluate` runs unless told
+DEFAULT_METHODS = ("history-mean", "TG:XGB,N2V,all")  # what `evaluate` runs unless told, and what `rank` does
 _METHOD = "a method, see `transfergraph methods`; may be repeated"
 _OUT = "write predictions.csv, metrics.csv and summary.csv there; a stopped run can then go on"
 _ELSEWHERE = "run nothing and score these: a predictions.csv, its folder, or a tree like rank_final"
@@ -57,7 +57,7 @@ _PROTOCOL = "clean: every model, no leak; published: as in the paper"
 @app.command("evaluate")
 def evaluate_command(
     zoo: argument("ZOO", "folder of a zoo"),
-    method: option(list[str], "NAME", _METHOD, " and ".join(DEFAULT_METHODS)) = None,
+    method: option(list[str], "NAME", _METHOD, ", ".join([*DEFAULT_METHODS, "and that of `rank`"])) = None,
     target: option(list[str], "NAME", "a target; may be repeated", "all of the zoo") = None,
     protocol: option(Literal["clean", "published"], None, _PROTOCOL) = "clean",
     seeds: option(list[int], "N ...", "each repeats the whole run", "0 1 2") = None,
@@ -84,13 +84,19 @@ def evaluate_command(
         raise ValueError(f"{wrong}; expected one of the two")
     try:
         from transfergraph.evaluate.leave_one_out import evaluate
+        from transfergraph.models.words import with_words
+        from transfergraph.recommend.transfergraph import default_ranker
         from transfergraph.zoo.tables import Zoo
 
         loaded, same = Zoo.load(zoo), {"protocol": protocol, "out": out}
         if predictions is not None:
             summary = _score_elsewhere(loaded, predictions, target, **same)[2]
         else:
-            how = {"methods": DEFAULT_METHODS, "targets": target or None, "progress": not quiet} | same | how
+            measured = (loaded.distances["method"] == "domain_similarity").any()
+            if distance == "words" or not (measured or len(loaded.embeddings)):  # as `rank` does
+                loaded = with_words(loaded)
+            methods = [*DEFAULT_METHODS, f"TG:{default_ranker(loaded)}"]
+            how = {"methods": methods, "targets": target or None, "progress": not quiet} | same | how
             summary = evaluate(loaded, **how)[2]
     except KeyboardInterrupt:
         kept = f"finished tasks are kept in {out}, the same command goes on from there"

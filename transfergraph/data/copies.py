@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .folders import normalised
+from .folders import text_key
 
 # %% ../../nbs/02_data/09_copies.ipynb #39768883
 def item_keys(items: np.ndarray) -> list[bytes]:  # a digest of each
     "Digests of images (n, h, w, 3) or texts (n,), the same for copies."
     if items.ndim == 1:
-        texts = (normalised(text).encode("utf-8", "surrogatepass") for text in items)
-        return [hashlib.blake2b(text, digest_size=16).digest() for text in texts]
+        return [hashlib.blake2b(text_key(text), digest_size=16).digest() for text in items]
     keys = []
     for start in range(0, len(items), 256):
         block = np.ascontiguousarray(items[start : start + 256])

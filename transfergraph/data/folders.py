@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SPLITS', 'IMAGE_SUFFIXES', 'Part', 'Source', 'listed', 'say', 'split_of', 'choose_splits', 'validation_as_test',
            'visible', 'subfolders', 'files_beneath', 'has_suffix', 'written', 'class_folders', 'group_copies',
-           'image_part', 'normalised', 'text_part', 'decoded_text', 'read_folder', 'filled_texts']
+           'image_part', 'normalised', 'text_key', 'text_part', 'decoded_text', 'read_folder', 'filled_texts']
 
 # %% ../../nbs/02_data/04_folders.ipynb #82f5dcc2
+import functools
 import os
 import re
 import unicodedata
@@ -280,16 +281,30 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def text_part(texts: Sequence[str], labels: Sequence, name_of: Callable[[int], str]) -> Part:
-    "A split of texts."
+def text_key(text: str | Sequence[str]) -> bytes:
+    "What copies of a text, a pair or a sentence of words have in common."
+    parts = [text] if isinstance(text, str) else text
+    return "\x1f".join(map(normalised, parts)).encode("utf-8", "surrogatepass")
+
+
+def text_part(texts: Sequence, labels: Sequence, name_of: Callable[[int], str]) -> Part:
+    "A split of texts, of pairs (tuples) or of sentences in words (lists)."
     array = np.empty(len(texts), object)
-    array[:] = [text if text.isascii() else _whole_characters(text) for text in texts]
-    keys = (normalised(text).encode for text in array)
+    for row, text in enumerate(texts):
+        whole = _whole_characters
+        array[row] = whole(text) if isinstance(text, str) else type(text)(map(whole, text))
+    keys = (functools.partial(text_key, text) for text in array)
     return Part(labels, name_of, lambda rows: array[rows], lambda: group_copies(keys))
 
 
 def _whole_characters(text: str) -> str:  # a half of one, as in JSON that was cut, is replaced
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _is_filled(text: object) -> bool:  # a pair on both sides, a sentence in one word at least
+    if isinstance(text, str):
+        return bool(text.strip())
+    return isinstance(text, list | tuple) and (any if isinstance(text, list) else all)(map(_is_filled, text))
 
 
 def decoded_text(content: bytes) -> str:
@@ -418,7 +433,7 @@ def filled_texts(
     "Splits of texts without the empty ones, which are counted in one line."
     found, empty, first = {}, 0, ""
     for split, (texts, labels, name_of) in parts.items():
-        kept = [row for row, text in enumerate(texts) if isinstance(text, str) and text.strip()]
+        kept = [row for row, text in enumerate(texts) if _is_filled(text)]
         if (n := len(texts) - len(kept)) and not empty:
             first = name_of(next(row for row in range(len(texts)) if row >= len(kept) or kept[row] != row))
         empty += n

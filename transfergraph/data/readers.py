@@ -27,7 +27,7 @@ from transfergraph.data.folders import (
     subfolders,
     visible,
 )
-from .splits import FILE_OF_IMAGE, Table, read_splits, table_of
+from .splits import FILE_OF_IMAGE, Columns, Table, names_of, read_splits, table_of
 from transfergraph.data.tables import (
     LABEL_COLUMNS,
     TABLE_READERS,
@@ -113,8 +113,8 @@ def table_files(root: Path) -> dict[str, list[Path]]:  # name of a split -> its 
 def read_tables(
     paths: Mapping[str, Path | Sequence[Path]],  # split as the source calls it -> its files
     splits: Mapping[str, str] | None,
-    text_column: str | None,
-    label_column: str | None,
+    text_column: Columns | None,
+    label_column: Columns | None,
     where: str,
     decode: Callable | None = None,  # (read, names) -> images
 ) -> Source:
@@ -176,7 +176,7 @@ def _locator(root: Path, table: Table, values: Sequence[str]) -> Callable[[str],
 
 
 def _file_column(
-    table: Table, root: Path, wanted: str | None, label: str | None
+    table: Table, root: Path, wanted: Columns | None, label: Columns | None
 ) -> tuple[str, Callable[[str], Path] | None] | None:  # None in place of the function: none of them is there
     "The column that names files of images, and where they are; names without a suffix come last."
     columns, found = [wanted] if wanted in table.columns else table.columns, {}
@@ -186,7 +186,7 @@ def _file_column(
             values = [value for value in table.read([column])[0][0][:50] if value not in (None, "")]
         except ValueError:  # some rows of JSON have no such column
             continue
-        if column != label and values and all(isinstance(value, str) for value in values):
+        if column not in names_of(label) and values and all(isinstance(value, str) for value in values):
             found[column] = (values, all(map(FILE_OF_IMAGE.fullmatch, values)))
     for column in sorted(found, key=lambda column: not found[column][1]):
         values, full = found[column]
@@ -215,8 +215,8 @@ def image_tables(root: Path) -> dict[str, list[Path]]:
 def read_image_table(
     root: Path,
     splits: Mapping[str, str] | None,
-    text_column: str | None,
-    label_column: str | None,
+    text_column: Columns | None,
+    label_column: Columns | None,
     decode: Callable,
 ) -> Source | None:  # None: no table in it names images
     "Images that a table beside them labels."
@@ -258,8 +258,9 @@ def table_of_dataset(found: "datasets.Dataset", where: str, row: str, folder: Pa
 
     kinds = {}
     for column, feature in found.features.items():
-        if isinstance(feature, datasets.ClassLabel):
-            kinds[column] = list(feature.names)
+        inner = getattr(feature, "feature", feature)  # of a list, such as tags of words
+        if isinstance(inner, datasets.ClassLabel):
+            kinds[column] = list(inner.names)
         elif isinstance(feature, datasets.Image):
             kinds[column] = "image"
         elif isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
@@ -282,8 +283,8 @@ def table_of_dataset(found: "datasets.Dataset", where: str, row: str, folder: Pa
 def read_arrow(
     found: "datasets.DatasetDict | datasets.Dataset",
     splits: Mapping[str, str] | None,
-    text_column: str | None,
-    label_column: str | None,
+    text_column: Columns | None,
+    label_column: Columns | None,
     decode: Callable,  # (read, names) -> images
     where: str,
     folder: Path | None = None,  # where names of image files begin
@@ -324,8 +325,8 @@ ADVICE |= dict.fromkeys((".ods", ".xls", ".xlsx"), "save it as CSV")
 def read_path(
     path: Path,
     splits: Mapping[str, str] | None,
-    text_column: str | None,
-    label_column: str | None,
+    text_column: Columns | None,
+    label_column: Columns | None,
     decode: Callable,  # (read, names) -> images
 ) -> Source:
     "Read a file or a folder; raises `ValueError` where it is none of the known kinds."

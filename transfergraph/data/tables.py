@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEXT_COLUMNS', 'LABEL_COLUMNS', 'Opened', 'TABLE_READERS', 'PACKED', 'image_content', 'table_suffix', 'reason_of',
-           'open_table', 'choose_columns']
+           'open_table']
 
 # %% ../../nbs/02_data/05_tables.ipynb #2b8c95df
 import bisect
@@ -19,15 +19,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .folders import decoded_text, listed, say, split_of
+from .folders import decoded_text, say, split_of
 from .images import disguise_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # %% ../../nbs/02_data/05_tables.ipynb #2865ae85
-TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "title", "image", "img")
-LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "fine_label")
+TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "title", "tokens", "image", "img")
+LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "fine_label", "ner_tags")
 
 # %% ../../nbs/02_data/05_tables.ipynb #dadc7e50
 Opened = tuple[  # columns; columns -> values of each and row numbers; column -> its kind
@@ -170,6 +170,34 @@ def _open_txt(path: Path) -> Opened:
         found["label"].append(labels[0] if len(labels) == 1 else labels)
         found["text"].append(match[2])
     return list(found), lambda columns: ([found[c] for c in columns], list(lines)), {}
+
+# %% ../../nbs/02_data/05_tables.ipynb #acae54e37e7d407bbb7b55eff062a284
+def _open_conll(path: Path) -> Opened:
+    sentences, start, widths = {}, 0, Counter()
+    for number, line in enumerate(_lines(_content(path)), 1):
+        fields = line.strip("\r\n").split("\t" if "\t" in line else None)
+        if not line.strip() or fields[0] == "-DOCSTART-":
+            start = 0
+        elif not re.match(r"#\s*\w[\w.]* =", line):  # a comment of CoNLL-U
+            start = start or number
+            sentences.setdefault(start, []).append(fields)
+            if widths and len(fields) not in widths:
+                usual = next(iter(widths))
+                wanted = f"expected {usual} as in those above"
+                raise ValueError(f"line {number} has {len(fields)} columns; {wanted}")
+            widths[len(fields)] += 1
+    width = next(iter(widths), 2)
+    if width < 2:
+        raise ValueError("one column; expected a word and its tag in a line, an empty line after a sentence")
+    counted = all(rows[0][0] == "1" for rows in sentences.values())
+    names = [str(place) for place in range(1, width + 1)]
+    names = names if counted else ["tokens", *names[1:-1], "label"]
+
+    def read(columns: list[str]) -> tuple[list[list], Sequence[int]]:
+        places = [names.index(column) for column in columns]
+        return [[[row[i] for row in rows] for rows in sentences.values()] for i in places], list(sentences)
+
+    return names, read, {}
 
 # %% ../../nbs/02_data/05_tables.ipynb #b51f352d
 def _once(pairs: list[tuple[str, object]]) -> dict:
@@ -340,6 +368,7 @@ def _open_arrow(path: Path) -> Opened:
 TABLE_READERS = {".csv": _open_csv, ".tsv": functools.partial(_open_csv, delimiter="\t")}
 TABLE_READERS |= dict.fromkeys((".jsonl", ".ndjson", ".json"), _open_json)
 TABLE_READERS |= {".parquet": _open_parquet, ".arrow": _open_arrow, ".feather": _open_arrow}
+TABLE_READERS |= dict.fromkeys((".conll", ".conllu", ".bio", ".iob", ".iob2"), _open_conll)
 PACKED = ("csv", "tsv", "jsonl", "ndjson", "json")  # kinds that may end in .gz
 _NO_TABLES = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "package.json"}
 
@@ -375,42 +404,3 @@ def open_table(path: Path) -> Opened:
             raise ValueError(f"{path}: cannot be read as a table: {reason_of(error)}") from error
 
     return columns, named, kinds
-
-# %% ../../nbs/02_data/05_tables.ipynb #20d6d550
-def _choose_column(candidates, usual, where: str, what: str, columns) -> str:
-    by_name = {column.strip().lower(): column for column in reversed(candidates)}
-    if found := next((by_name[name] for name in usual if name in by_name), None):
-        return found
-    if len(candidates) == 1:
-        return candidates[0]
-    question = f"which column holds the {what}s? There are {listed(columns)}; say {what}_column=NAME"
-    odd = any(len(column.split()) > 3 or re.fullmatch(r"[\d.,-]+", column) for column in columns)
-    hint = "; is the first line their names? If not, add one" if odd else ""
-    raise ValueError(f"{where}: {question}{hint}")
-
-
-def choose_columns(
-    columns: Sequence[str],  # all that there are
-    text_column: str | None,
-    label_column: str | None,
-    where: str,
-    texts: Sequence[str] = (),  # columns that hold texts or images by their type; all may where empty
-    labels: Sequence[str] = (),  # columns that hold labels by their type; all may where empty
-) -> tuple[str, str]:  # the texts' (or images') column and the labels'
-    "The two columns that are given, or can be told from names and types."
-    for given in (text_column, label_column):
-        if given is not None and given not in columns:
-            raise ValueError(f"{where}: column {given!r} is missing; there are {listed(columns)}")
-    if text_column is not None and text_column == label_column:
-        raise ValueError(f"{where}: column {label_column!r} is asked for as text and as label; expected two")
-    label = label_column or next(iter(labels if len(labels) == 1 else ()), None)
-    if label is None:
-        usual = [c for n in LABEL_COLUMNS for c in labels or columns if c.strip().lower() == n]
-        label = next((c for c in usual if c != text_column), None)
-    if text_column is None:
-        rest = [column for column in texts or columns if column != label]
-        text_column = _choose_column(rest, TEXT_COLUMNS, where, "text", columns)
-    if label is None:
-        rest = [column for column in labels or columns if column != text_column]
-        label = _choose_column(rest, LABEL_COLUMNS, where, "label", columns)
-    return text_column, label

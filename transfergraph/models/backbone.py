@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .checkpoints import one_line, write_checkpoint
-from .preparation import ImageInputs, ProcessorInputs, TextInputs
+from .preparation import ImageInputs, ProcessorInputs, TextInputs, WordInputs
 from ..run.files import checksum, find_kept, kept_path
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Backbone:
 
     spec: str  # what it was loaded from
     body: "torch.nn.Module"  # batch -> (n, n_features)
-    preparation: ImageInputs | ProcessorInputs | TextInputs
+    preparation: ImageInputs | ProcessorInputs | TextInputs | WordInputs
     n_features: int
     metadata: dict  # its row in the zoo's table `models`
     head: "torch.nn.Module | None" = None  # (n, n_features) -> (n, source classes)
@@ -248,8 +248,17 @@ class Backbone:
         out: np.ndarray | None = None,  # (n, n_features), filled in place, for instance a memory map
     ) -> np.ndarray:  # (n, n_features), float32
         "Pooled features of the penultimate layer."
-        out = np.empty((len(items), self.n_features), np.float32) if out is None else out
+        out = np.empty(self.shape(items), np.float32) if out is None else out
         return self._fill(out, items, lambda x: x, batch_size, device, progress)
+
+    def shape(self, items: np.ndarray | Sequence) -> tuple[int, int]:
+        "Of the features: a row for each item, or for each word of sentences in words."
+        n = int(self.preparation.rows(items).sum()) if self.of_words else len(items)
+        return n, self.n_features
+
+    @property
+    def of_words(self) -> bool:
+        return isinstance(self.preparation, WordInputs)
 
     def probabilities(
         self,
@@ -274,7 +283,10 @@ class Backbone:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         order = np.arange(len(items))
         if self.modality == "text":
-            order = np.argsort([-len(text) if isinstance(text, str) else 0 for text in items], kind="stable")
+            order = np.argsort(-self.preparation.lengths(items), kind="stable")
+            batch_size = batch_size if device != "cpu" else min(batch_size, 32)  # more are no faster there
+        n_rows = self.preparation.rows(items) if self.of_words else np.ones(len(items), int)
+        places = np.split(np.arange(n_rows.sum()), np.cumsum(n_rows)[:-1])  # of each item in `out`
         try:
             for part in parts:
                 part.to(device).eval()
@@ -286,7 +298,8 @@ class Backbone:
                     chosen = items[rows] if isinstance(items, np.ndarray) else [items[i] for i in rows]
                     try:
                         batch = to_device(self.prepare(chosen), device)
-                        out[rows] = last(self.body(batch)).float().cpu().numpy()
+                        place = np.concatenate([places[row] for row in rows])
+                        out[place] = last(self.body(batch)).float().cpu().numpy()
                     except torch.cuda.OutOfMemoryError:
                         if len(rows) == 1:
                             raise
@@ -341,7 +354,7 @@ def extract(
     path = find_kept(folder, key, ".npy")
     if path is None:
         with kept_path(folder, key, ".npy") as part:
-            shape = (len(items), backbone.n_features)
+            shape = backbone.shape(items)
             out = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
             backbone.features(items, **options, out=out)
             out.flush()

@@ -328,6 +328,19 @@ class Ensemble:
         self.choice = choose_combinations(table, known, self.inner, *options)
         return self
 
+    def left_out(self) -> dict[int, np.ndarray]:  # column -> expected accuracy of every model
+        "What is expected of each known dataset without its records, combined as is best on the others."
+        table, options, found = self.table, (self.values, self.orders, self.levels, self.best), {}
+        for dataset, predictions in self.inner.items() if len(self.inner) > 3 else ():
+            known = [d for d in self.learners.known if d != dataset]
+            choice = self.choice  # of many datasets one more or less changes nothing
+            if len(known) < 12:
+                others = {d: made for d, made in self.inner.items() if d != dataset}
+                choice = choose_combinations(table, known, others, *options)
+            level = guess_levels(table, known, dataset)[choice.level]
+            found[dataset] = choice.combine(predictions, level, table.majority_accuracy[dataset])
+        return found
+
     @remember_last
     def _with_target(self, dataset):
         "The table with a dataset more, and its column."

@@ -108,10 +108,11 @@ def ranking_rows(ranking: "pd.DataFrame") -> list[list[str]]:  # head and a row 
     def size(n):
         return "" if n != n else f"{n / 1e6:.1f} M" if n < 1e9 else f"{n / 1e9:.1f} G"
 
-    rows = [["", "model", "accuracy", "90% interval", "parameters", "why"]]
-    for place, row in enumerate(ranking.to_dict("records"), 1):
+    rows = [["place", "by mean", "model", "accuracy", "90% interval", "parameters", "why"]]
+    for row in ranking.to_dict("records"):
+        places = [_figure(row["place"], ".0f"), _figure(row["mean_place"], ".0f")]
         numbers = [_figure(row["accuracy"]), _interval(row["low"], row["high"]), size(row["n_params"])]
-        rows.append([str(place), row["model"], *numbers, row["why"]])
+        rows.append([*places, row["model"], *numbers, row["why"]])
     return rows
 
 
@@ -125,14 +126,15 @@ def selection_rows(log: "pd.DataFrame") -> list[list[str]]:  # head and a row pe
     return rows
 
 # %% ../../nbs/11_report/03_terminal.ipynb #7cdc8c89c7104fffa095e18ddfef8986
-def import_text(counts: "pd.DataFrame", out: str | os.PathLike) -> str:  # as `import_counts` found them
-    "How large the zoos of the paper are, and what became of rows that were not taken as they are."
+def import_text(counts: "pd.DataFrame") -> str:  # see `report_counts`
+    "How large zoos of the catalogue are, and what became of rows that were not taken as they are."
     lines = []
-    for name, part in counts.groupby("zoo"):
+    for folder, part in counts.groupby("zoo", sort=False):
         sizes = [f"{row.rows} {row.item}" for row in part.itertuples() if not row.reason]
         told = [["  " + row.item, str(row.rows), row.reason] for row in part.itertuples() if row.reason]
-        lines += [f"{Path(out) / name}: {', '.join(sizes)}", *([aligned(told, right=[1])] if told else [])]
-        lines.append(f"  every one of them: {Path(out) / name / 'import-report.csv'}")
+        lines += [f"{folder}: {', '.join(sizes)}" if sizes else str(folder)]
+        lines += [aligned(told, right=[1])] if told else []
+        lines += [f"  every one of them: {Path(folder) / 'dropped.csv'}"] if sizes and told else []
     return "\n".join(lines)
 
 
@@ -168,31 +170,35 @@ def error_line(error: Exception) -> str:
 
 # %% ../../nbs/11_report/03_terminal.ipynb #efa0117e
 def one_word_each(words: Iterable[str]) -> list[str]:
-    "`--seeds 0 1` as `--seeds 0 --seeds 1`, and `-p NAME VALUE` as `-p NAME=VALUE`."
+    "`--seeds 0 1` as `--seeds 0 --seeds 1`, `-p NAME VALUE` as `-p NAME=VALUE`; all words of `score` so."
     words, found = list(words)[::-1], []
+    several = {"--seeds": r"-?\d+"}
+    if next((word for word in words[::-1] if word[:1] != "-"), None) == "score":  # it has options alone
+        several |= dict.fromkeys("--models --score --layers --text-column --label-column".split(), "[^-].*")
     while words:
         found.append(words.pop())
-        if (option := found[-1]) == "--seeds":
-            while len(words) > 1 and re.fullmatch(r"-?\d+", words[-2]):
+        if (option := found[-1]) in several:
+            while len(words) > 1 and re.fullmatch(several[option], words[-2], re.S):
                 found += [words.pop(), option]
         elif option in ("-p", "--parameter") and len(words) > 1 and "=" not in words[-1]:
             found.append(f"{words.pop()}={words.pop()}")
     return found
 
 # %% ../../nbs/11_report/03_terminal.ipynb #59bbdb311c014d738909a11f9e486628
-_AS_OPTIONS = "text_column label_column splits keep_copies"  # what messages name as arguments in Python
+# What messages name as arguments in Python.
+_AS_OPTIONS = "text_column label_column splits keep_copies task items layers"
 
 
 def as_options(text: str) -> str:
     "A message with options as they are typed: `text_column=NAME` is `--text-column NAME`."
 
     def typed(match: re.Match) -> str:
-        option, value = f"--{match[1].replace('_', '-')}", match[2]
+        option, value = f"--{match[1].replace('_', '-')}", match[2].strip("'")
         pairs = re.findall(r"'([^']+)': '?([^',}]+)", value)
         said = " ".join(f"{option} {ours}={theirs}" for ours, theirs in pairs)
         return said or (option if value == "True" else f"{option} {value}")
 
-    return re.sub(rf"\b({_AS_OPTIONS.replace(' ', '|')})=(\{{[^}}]*\}}|\w+)", typed, text)
+    return re.sub(rf"\b({_AS_OPTIONS.replace(' ', '|')})=(\{{[^}}]*\}}|'[\w-]+'|\w+)", typed, text)
 
 
 def _say_warning(name: str, usual: Callable) -> Callable:

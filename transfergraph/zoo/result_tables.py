@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.tables import TABLE_READERS
-from .tables import ZooError
+from .tables import MORE_COLUMNS, ZooError
 
 # %% ../../nbs/04_zoo/03_result_tables.ipynb #a462877c
 _UNSEEN = dict.fromkeys(map(chr, (0xA0, 0x2007, 0x2009, 0x202F, 0x3000)), " ")  # blanks of other widths
@@ -142,9 +142,11 @@ def read_numbers(
 
 # %% ../../nbs/04_zoo/03_result_tables.ipynb #da47f277
 ABOUT_MODEL = ("architecture", "family", "n_params", "input_size", "pretrained_on", "pretrained_accuracy")
+ABOUT_MODEL += tuple(MORE_COLUMNS["models"])
 ABOUT_DATASET = ("n_samples", "n_classes", "majority_share")
 COLUMN_ALIASES = {"dataset": "target", "pretrained_on": "source"}  # the paper's words
 NAME_COLUMNS = tuple("model dataset architecture family pretrained_on method quality modality".split())
+NAME_COLUMNS += tuple(MORE_COLUMNS["models"])
 NUMBER_COLUMNS = (
     *("accuracy", "seed", "epochs", "batch_size", "learning_rate", "runtime_s"),
     *("n_params", "input_size", "pretrained_accuracy", *ABOUT_DATASET),

@@ -68,7 +68,7 @@ def _check_rows(table, path):
                 several = f"column {column!r} has several values for one run"
                 hint = "keep its last row, or say --map epochs=" + shlex.quote(column)
                 raise ZooError(f"{path}: {several}; expected a row a run: {hint} if each row is a run")
-        if plain in ("state", "status") and (broken := words.isin(_BROKEN)).any():
+        if plain in ("state", "status") and (broken := words.isin(_BROKEN) & table["accuracy"].notna()).any():
             rows = f"{int(broken.sum())} rows are {words[broken].iloc[0]} by column {column!r}"
             tell(f"{path}: {rows}, and are taken as runs; expected those that are finished")
     if "epochs" in table:
@@ -80,10 +80,11 @@ def _check_rows(table, path):
 
 # %% ../../nbs/04_zoo/04_results.ipynb #72eea5119410473aa328ad9291626812
 _WORDS = {  # the only ones that a column may hold
-    "quality": ("ok", "at-chance", "failed"),
+    "quality": ("ok", "at-chance", "failed", "noisy"),
     "method": RECORD_METHODS,
-    "modality": MODALITIES,
+    "access": ("open", "gated", "gone"),
 }
+_NO_MODALITIES = set("images img picture vision cv texts language nlp".split())  # image, text
 
 
 def read_results(
@@ -107,8 +108,9 @@ def read_results(
         table[column] = _texts(table[column], path)
     if "model" not in table:
         table["model"] = table["architecture"] + "/" + table["pretrained_on"]
+    failed = _failed_runs(table, path)
     for column in ("model", "dataset", "accuracy"):
-        if len(empty := np.flatnonzero(table[column].isna())):
+        if len(empty := np.flatnonzero(table[column].isna() & ~failed)):
             where = f"{path}: row {empty[0] + 1}, column {column!r}"
             raise ZooError(f"{where} is empty; expected it to be filled in")
     for column in [c for c in table if c not in OURS]:  # lists and the like, of a run
@@ -117,8 +119,23 @@ def read_results(
         table[column] = as_shares(table[column], path, percent)
     if "n_params" in table:
         table["n_params"] = as_parameters(table["n_params"], path, millions)
+    if percent and "se" in table:
+        table["se"] = read_numbers(table["se"], str(path)) / 100
     _check_rows(table, path)
-    return table.reset_index(drop=True)
+    return table[~failed].reset_index(drop=True)
+
+
+def _failed_runs(table, path):
+    "Rows of runs that failed before they had an accuracy, by a column State or Status; they are told of."
+    failed = pd.Series(False, table.index)
+    for column in [c for c in table if c not in OURS and plain_name(c) in ("state", "status")]:
+        words = table[column].fillna("").astype(str).str.casefold()
+        failed |= words.isin(_BROKEN) & table["accuracy"].isna()
+    if failed.all():
+        raise ZooError(f"{path}: no run has finished; expected one with an accuracy")
+    if failed.any():
+        tell(f"{path}: {int(failed.sum())} runs have failed without an accuracy, and are left out")
+    return failed
 
 
 def _text(value):
@@ -137,6 +154,9 @@ def _texts(values, path):
     if words := _WORDS.get(column := values.name):
         odd |= texts.map(lambda v: v is not None and v.partition(":")[0] not in words)
         expected = f"{', '.join(words[:-1])} or {words[-1]}; --map {column}= leaves the column out"
+    elif column == "modality":
+        odd |= texts.map(lambda v: v in _NO_MODALITIES)
+        expected = "image or text; --map modality= leaves the column out"
     if len(rows := np.flatnonzero(odd)):
         where = f"{path}: row {rows[0] + 1}, column {column!r}"
         raise ZooError(f"{where}: {str(values.iloc[rows[0]])!r:.80}; expected {expected}")
@@ -162,7 +182,7 @@ def join_results(
     zoo = zoo or Zoo()
     if "modality" not in results:
         kinds = [modality] if modality else sorted(zoo.models["modality"].unique())
-        if len(kinds) != 1:
+        if len(kinds) != 1 or kinds[0] in _NO_MODALITIES:
             raise ZooError(f"{origin}: images or texts? expected --modality, {' or '.join(MODALITIES)}")
         results = results.assign(modality=kinds[0])
     models = _about(results, "model", ("modality", *ABOUT_MODEL), zoo.models, origin)
