@@ -86,7 +86,7 @@ if (question) {
   const link = (zoo, model) => `zoos/${encodeURIComponent(zoo)}/models.html#${encodeURIComponent(model)}`;
   const say = ({ n_samples, n_classes, ...words }) => [
     n_samples && `${n_samples.toLocaleString("en")} training samples`, n_classes && `${n_classes} classes`, ...Object.values(words),
-  ].filter(Boolean).join(", ");
+  ].filter(Boolean).join(", ").replaceAll("|", ", ").replace(/\.$/, "");
   const rank = (zoo, name) => {
     const { models, method, datasets, pages } = zoos[zoo], { about, right, rows } = datasets[name];
     const table = make("table", { id: "ranked", "data-filters": "" }), line = table.createTHead().insertRow();

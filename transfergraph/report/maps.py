@@ -65,6 +65,7 @@ def map_html(zoo: Zoo, places: pd.DataFrame) -> str:  # `places`: from `learn_ma
     dots["label"] = dots["said"].where(data & (data.sum() <= 40), "")
     dots = dots.sort_values("family", key=lambda f: f.eq("dataset"), kind="stable")
     how = {"color": "family", "symbol": "family", "text": "label", "custom_data": ["said", "family", "best"]}
+    how["symbol_sequence"] = "circle diamond square cross x triangle-up star".split()  # 7, and 10 colours
     figure = px.scatter(dots, "x", "y", **how, color_discrete_map={"dataset": "#808080"})
     hover = "<b>%{customdata[0]}</b>, %{customdata[1]}%{customdata[2]}<extra></extra>"
     figure.update_traces(hovertemplate=hover, textposition="top center", marker_size=9)

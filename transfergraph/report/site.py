@@ -22,6 +22,7 @@ import pandas as pd
 
 import transfergraph
 from ..evaluate.summary import read_predictions
+from ..recommend.transfergraph import default_ranker
 from .maps import learn_map, map_html
 from .terminal import read_notebook
 from ..run.files import atomic_path, folder_lock
@@ -126,14 +127,15 @@ _ABOUT = ["n_samples", "n_classes", "modality", "task", "domains", "languages", 
 def read_rankings(
     zoo: Zoo,
     results: str | os.PathLike,  # folder results/<zoo>
-    method: str = "TG:ensemble",
 ) -> dict[str, Any]:  # what `assets/site.js` reads
-    "Models ranked for each dataset with its records hidden, and how right `method` and a baseline were."
+    "Models ranked for each dataset with its records hidden, by what `rank` uses or TG:ensemble."
     facts, truth = leaderboard(zoo).set_index("model")[_FACTS[:3]], accuracy_matrix(zoo)
     about, found = zoo.datasets.set_index("dataset").reindex(columns=_ABOUT), {}
-    results = Path(results)
-    for file in (*sorted(results.glob("targets/*/clean/metrics.csv")), *results.glob("metrics.csv")):
-        rows, metrics = read_predictions(file.with_name("predictions.csv")), pd.read_csv(file)
+    files = [*sorted(Path(results).glob("targets/*/clean/metrics.csv")), *Path(results).glob("metrics.csv")]
+    tables = [(read_predictions(file.with_name("predictions.csv")), pd.read_csv(file)) for file in files]
+    method = f"TG:{default_ranker(zoo)}"
+    method = method if any((rows["method"] == method).any() for rows, _ in tables) else "TG:ensemble"
+    for rows, metrics in tables:
         metrics = metrics[metrics["method"].isin([method, "history-mean"])]
         metrics = metrics[metrics["metric"].isin(["pearson", "regret@5"])]
         for target, group in rows[rows["method"] == method].groupby("target"):
