@@ -349,7 +349,7 @@ def select_command(
         best = selection.best
         print(f"\nbest: {best['model']}, accuracy {best['accuracy']:.3f}, saved in {best['checkpoint']}")
 
-# %% ../../nbs/12_cli/04_rank.ipynb #379cbbc1e968416e875cc15c1202d7eb
+# %% ../../nbs/12_cli/04_rank.ipynb #1a83a2f4
 _TASK = "what labels are; words in CoNLL or JSON lines are token-classification"
 _LAYERS = "last, mean or best: the layer that features are taken from; several share one pass"
 _SCORE = "a transferability score, such as LogME or H-score; several share one pass"
