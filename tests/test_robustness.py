@@ -395,7 +395,10 @@ with folder_lock(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("command", ["evaluate", "import-records", "zoo", "hub", "select", "site"])
+SITE = pytest.param("site", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "import-records", "zoo", "hub", "select", SITE])
 def test_two_runs_at_once_on_one_folder(command, folder, tmp_path, monkeypatch, capsys):
     "The second is refused and told which process is there; when the first is killed, its lock is gone."
     out = {"import-records": folder, "zoo": tmp_path / "clip"}.get(command, tmp_path / "out")

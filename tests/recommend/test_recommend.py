@@ -216,6 +216,7 @@ def test_goals_of_speed(zoos, tmp_path):
     pd.testing.assert_frame_equal(TransferGraph.load(tmp_path / "fit").rank(new), first, check_exact=True)
 
 
+@pytest.mark.slow
 def test_reasons_are_what_would_be_lost(text):
     hidden = text[0]
     name = hidden.records["model"].iloc[0]
