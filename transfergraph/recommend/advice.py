@@ -127,9 +127,10 @@ def _gained(gain):
     return told
 
 
-def _nearly_best(first, runs):
+def _nearly_best(first, runs, scores):
     "What taking one or five is worth, and what that rests on."
-    basis = f"{runs} accuracies on your data" if runs else "no run on your data"
+    scored = "no run" if scores is None else f"scores of {scores['model'].nunique()} models"
+    basis = (f"{runs} accuracies" if runs else scored) + " on your data"
     told = f"one of the first {min(5, len(first))} is within 0.01 of the best with probability"
     return f"{told} {first.iloc[:5].iloc[-1]:.2f}, the first with {first.iloc[0]:.2f} (by {basis})"
 
@@ -170,7 +171,7 @@ def advise(
     notes.append(_gained(graph.gains.get(ranker.table.modality)))
     if hasattr(ranker, "chances"):
         first = graph.chances(dataset, ranking["model"].tolist(), observed)["first"]
-        notes.append(_nearly_best(first, len(observed or {})))
+        notes.append(_nearly_best(first, len(observed or {}), scores))
     return _finished(ranking, notes, general, top)
 
 
