@@ -180,6 +180,19 @@ def readers(home):
         load_dataset(path, cache=False, progress=False)
 
     found["texts.csv"] = frame.to_csv(index=False).encode(), "texts.csv", texts_of
+    sentence = "Ada{} B-PER\nLovelace I-PER\nlived O\nin O\nLondon {}\n\n"
+    words = "".join(sentence.format(i, ("B-LOC", "B-ORG")[i % 2]) for i in range(24)).encode()
+
+    def words_of(path):
+        load_dataset(path, task="token-classification", cache=False, progress=False)
+
+    found["words.conll"] = words, "words.conll", words_of
+    numbers = frame.assign(label=[i / 7 for i in range(len(frame))]).to_csv(index=False).encode()
+
+    def numbers_of(path):
+        load_dataset(path, task="regression", cache=False, progress=False)
+
+    found["numbers.csv"] = numbers, "numbers.csv", numbers_of
     found["texts.jsonl"] = frame.to_json(orient="records", lines=True).encode(), "texts.jsonl", texts_of
     frame.to_parquet(home / "texts.parquet")
     found["texts.parquet"] = (home / "texts.parquet").read_bytes(), "texts.parquet", texts_of

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from transfergraph.zoo.leaderboards import (
+    long_records,
     misaligned,
     read_euroeval,
     read_open_clip,
@@ -155,3 +156,9 @@ def test_a_column_that_is_missing_is_named(tmp_path):
         read_open_clip(tmp_path, "r.csv", "p.csv", {})
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_shift(tmp_path, "none.csv")
+
+
+def test_a_table_without_a_column_of_results_gives_no_record():
+    rows = pd.DataFrame({"model": ["a"], "d": [""]}, index=[2])
+    records, outside = long_records(rows, [], "empty.csv")
+    assert records.empty and outside.empty

@@ -39,7 +39,9 @@ def long_records(
     long["accuracy"] = as_number(long["cell"])
     long.index = long["line"]
     wrong = ~long["accuracy"].between(0, 1)
-    reasons = ("accuracy " + long["cell"].map(repr) + " is not between 0 and 1").where(wrong, "")
+    reasons = ("accuracy " + long["cell"].map(repr).astype(object) + " is not between 0 and 1").where(
+        wrong, ""
+    )
     good, report = set_apart(long[["model", "dataset", "accuracy", "line"]], reasons, name)
     return good.reset_index(drop=True), report
 
