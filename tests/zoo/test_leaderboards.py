@@ -162,3 +162,10 @@ def test_a_table_without_a_column_of_results_gives_no_record():
     rows = pd.DataFrame({"model": ["a"], "d": [""]}, index=[2])
     records, outside = long_records(rows, [], "empty.csv")
     assert records.empty and outside.empty
+
+
+def test_a_leaderboard_of_other_tasks_is_refused(tmp_path):
+    head = EURO.replace("Sentiment", "Mood").replace("Names", "Moods")
+    written(tmp_path, "danish_nlu.csv", head + "me/e,🔍,1e8,✓,20.5 ± 1.0 / 45.5 ± 1.9,,,1,1,1\n")
+    with pytest.raises(ZooError, match=r"danish_nlu.csv: .*(no results|expected)"):
+        read_euroeval(tmp_path, ["danish_nlu.csv"], TASKS)

@@ -201,7 +201,10 @@ def read_euroeval(
 ) -> tuple[Zoo, pd.DataFrame]:  # models and records; report
     "Encoders, fully fine-tuned on datasets of European languages."
     read = [_leaderboard(Path(folder) / table, tasks) for table in tables]
-    cells = pd.concat([cells for cells, _, _ in read], ignore_index=True)
+    cells = pd.concat([cells for cells, _, _ in read], ignore_index=True).astype({"cell": str})
+    if cells.empty:
+        wanted = f"a column under one of {', '.join(tasks)}"
+        raise ZooError(f"{Path(folder) / tables[0]}: no results; expected {wanted}")
     cells.index = cells["line"]
     found = cells["cell"].str.extract(_CELL)
     second = cells["task"].map(lambda task: tasks[task]["place"]) == 1
