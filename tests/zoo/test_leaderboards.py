@@ -141,11 +141,12 @@ def test_shift_keeps_one_protocol_and_the_best_of_repeats(tmp_path):
         ("HuggingFace", "dtd", 25, 0.01, "", ":800", "nan"),
     ]
     broken = "me/b,HuggingFace,dtd,25,64,\"{'lr': \",:800,0.5\n"
+    broken += line.format("HuggingFace", "dtd", 25, "9" * 400, "", ":800", 0.6)
     written(tmp_path, "r.csv", SHIFT + "".join(line.format(*row) for row in rows) + broken)
     zoo, report = read_shift(tmp_path, "r.csv")
     got = zoo.records[["dataset", "accuracy", "n_runs"]].values.tolist()
     assert got == [["smallnorb_azimuth", 0.5, 2], ["clevr_distance", 0.4, 1]]
-    assert sorted(report["line"]) == [2, 5, 6, 7, 8, 9, 10]
+    assert sorted(report["line"]) == [2, 5, 6, 7, 8, 9, 10, 11]
     assert report.set_index("line").loc[10, "reason"] == "its learning rate is not said"
     assert report.set_index("line").loc[2, "reason"] == "a repeat of this run is better"
 

@@ -256,7 +256,7 @@ def read_shift(
     names = names.mask(names.isin(["clevr", "dsprites"]), asked)
     names = names.mask(names == "smallnorb", "smallnorb_" + labels.str.removeprefix("label_"))
     accuracy = as_number(rows["test_accuracy"])
-    rate = pd.to_numeric(settings.map(lambda s: s.get("lr")), errors="coerce")
+    rate = pd.to_numeric(settings.map(lambda s: str(s.get("lr"))), errors="coerce")
     reasons = last_reason(
         rows.index,
         (~accuracy.between(0, 1), "accuracy " + rows["test_accuracy"].map(repr) + " is not between 0 and 1"),
