@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -356,3 +357,23 @@ def test_the_probe_sees_so_many_items_in_all_however_many_classes(tmp_path, home
     assert len(seen.labels["train"]) == len(set(seen.labels["train"])) == 20
     backbone = load_backbone(**PROBE, modality="image")
     assert np.allclose(new.embedding, domain_embedding(backbone.features(seen.items["train"])))
+
+
+def test_landmarks_are_run_as_the_zoo_was_also_with_a_fit_that_is_kept(call, home):
+    zoo = Zoo.load(home / "zoo")
+    args = ["--data", "mine", "--models", "models.json", "--max-params", "1e6", "--landmarks", 1, "--quiet"]
+    replace(zoo, records=zoo.records.assign(method="linear")).save(home / "probed")
+    for _ in range(2):  # the second time the fit is there, and has no records
+        code, _, err = call("rank", "probed", *args)
+        assert code == 0 and "landmarks are fitted by method 'linear'" in err and "1 accuracies" in err
+    replace(zoo, records=zoo.records.assign(method="reported")).save(home / "untrained")
+    code, _, err = call("rank", "untrained", *args)
+    assert code == 2 and "method 'reported'" in err and "--observed FILE.csv" in err
+    code, _, err = call("rank", "probed", *args, "--with-scores", "all")
+    assert code == 2 and "--with-scores: not read beside --landmarks" in err
+
+
+def test_models_of_an_observed_file_keep_their_names(home, call):
+    (home / "runs.csv").write_text("\ufeffmodel,accuracy\n007,0.5\n")
+    code, _, err = call("rank", "zoo", "--data", "mine", "--quiet", "--observed", "runs.csv")
+    assert code == 2 and "'007'" in err

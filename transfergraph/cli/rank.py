@@ -132,7 +132,8 @@ def _read_observed(path):
     "Accuracies by model, from a file."
     import pandas as pd
 
-    table = pd.read_csv(path)
+    text = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}  # models may be called 007 or NA
+    table = pd.read_csv(path, **text)
     if missing := [column for column in ("model", "accuracy") if column not in table]:
         raise ValueError(f"{path}: column {missing[0]!r} is missing; expected model, accuracy")
     values = pd.to_numeric(table["accuracy"], errors="coerce")
@@ -150,12 +151,13 @@ def _run_landmarks(zoo, models, graph, found, new, how_many, known, quiet, keep)
     "Accuracies on the test items of models that tell most of the others."
     from transfergraph.models.training import FINETUNE_METHODS, Settings
     from transfergraph.recommend.candidates import finetuner, open_model
-    from transfergraph.zoo.matrices import main_method
 
+    if (kind := graph.record_method) not in FINETUNE_METHODS:
+        told = f"this zoo holds results without training (method {kind!r}), and --landmarks trains"
+        raise ValueError(f"{told}; --observed FILE.csv takes accuracies that were measured as the zoo's were")
     listed, names = _loadable(zoo, models, graph.rank(new, **keep))
     names = [name for name in names if name not in known]
-    kind = main_method(graph.zoo)
-    kind = kind if kind in FINETUNE_METHODS else "linear"
+    print_note(f"landmarks are fitted by method {kind!r} with the usual settings, as `select` would")
     run = finetuner(found, lambda name: open_model(name, listed, found.modality), Settings(method=kind))
     reached = {}
     for name in graph.landmarks(new, how_many, names):
@@ -257,6 +259,9 @@ def rank_command(
         raise ValueError("--landmarks trains models on your data; expected --data")
     if with_scores is not None and data is None:
         raise ValueError("--with-scores runs models on your data; expected --data")
+    if with_scores not in (None, "none") and (landmarks or observed):
+        other = "--landmarks" if landmarks else "--observed"
+        raise ValueError(f"--with-scores: not read beside {other}; expected one of the two")
     if describe is not None and data is None:
         raise ValueError("--describe says what your data are about; expected --data, or --dataset-like alone")
     if zoo is None and dataset is not None:
@@ -272,8 +277,8 @@ def rank_command(
     runs = _read_observed(observed) if observed else {}
     if landmarks is not None:
         runs |= _run_landmarks(zoo, models, graph, found, new, landmarks, runs, quiet, keep)
-    advice = advise(graph, new, observed=runs, **keep)
     if data is not None and how_many != "none" and not runs:
+        advice = advise(graph, new, **keep)
         new = _scored(zoo, models, advice, graph, found, new, how_many, score_items, quiet)
     if explain is not None:
         table = graph.explain(explain, new)

@@ -24,11 +24,11 @@ from ..models.words import with_words
 from ..predict.methods import RANKERS, gain_over_mean, tell_standings
 from .search import Selection, search
 from ..run.files import atomic_path, checksum
-from ..zoo.matrices import DatasetDescription, check_new, main_distance
+from ..zoo.matrices import DatasetDescription, check_new, main_distance, main_method
 from ..zoo.tables import TABLES, Zoo, write_tables
 
 # %% ../../nbs/09_recommend/02_transfergraph.ipynb #8edb47106e1a46a883d545849b8ab81b
-FORMAT = 6  # of a saved fit
+FORMAT = 7  # of a saved fit
 MANY = 1_000_000  # pairs of a model and a dataset; zoos with more are fitted by factors
 DENSE = 0.2  # share of pairs with records below which a zoo of more than `SPARSE` is fitted by factors
 SPARSE = 50_000  # pairs
@@ -106,6 +106,7 @@ class TransferGraph:
     def fit(self, zoo: Zoo) -> "TransferGraph":
         "Learn from all records of the zoo, each modality by itself."
         self.zoo, self.rankers, self.tried = zoo, {}, set(zoo.records["dataset"].unique())
+        self.record_method = main_method(zoo)  # a saved fit has no records that would say it
         name = default_ranker(zoo) if self.method == "auto" else self.method
         self.distance, self.gains = self.distance or main_distance(zoo), {}
         tried = zoo.datasets[zoo.datasets["dataset"].isin(self.tried)]
@@ -259,6 +260,7 @@ def save_fit(graph: TransferGraph, folder: str | os.PathLike) -> None:
     facts = {"format": FORMAT, "version": transfergraph.__version__, "fingerprint": graph.fingerprint}
     facts |= {"distance": graph.distance, "random_state": graph.random_state, "method": graph.method}
     facts |= {"tried": sorted(graph.tried), "gains": graph.gains, "rankers": {}}
+    facts["record_method"] = graph.record_method
     names = {ranker: name for name, ranker in RANKERS.items()}
     kept = replace(graph.zoo, records=Zoo().records)
     if not any(ranker.reads_scores for ranker in graph.rankers.values()):
@@ -296,6 +298,7 @@ def load_fit(folder: str | os.PathLike) -> TransferGraph:
         found = TransferGraph(facts["random_state"], distance=facts["distance"], method=facts["method"])
         found.zoo, found.rankers, found.tried = Zoo.load(folder / "zoo"), {}, set(facts["tried"])
         found.fingerprint, found.gains = facts["fingerprint"], facts["gains"]
+        found.record_method = facts["record_method"]
         for modality, about in facts["rankers"].items():
             arrays = load_file(folder / f"{modality}.safetensors")
             found.rankers[modality] = RANKERS[about["ranker"]].from_state(found.zoo, arrays, about)
