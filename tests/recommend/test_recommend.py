@@ -178,6 +178,17 @@ def test_equal_accuracies_teach_nothing():
         nothing.rank(DatasetDescription("mine", "image", 50, 5))
 
 
+def test_a_dataset_of_which_only_a_card_tells_can_be_ranked_for():
+    zoo = small()
+    told = zoo.records["dataset"].eq("d0")
+    zoo = replace(zoo, records=zoo.records.assign(method=np.where(told, "reported", "full")))
+    graph = TransferGraph(n_jobs=1).fit(zoo)
+    assert graph.record_method == "full" and graph.tried == {"d1", "d2", "d3", "d4", "d5"}
+    assert len(graph.rank("d0")) == 12
+    with pytest.raises(ValueError, match="'d1' has records that the fit has learnt from"):
+        graph.rank("d1")
+
+
 @pytest.mark.slow
 def test_threads_do_not_matter():
     zoo = small()

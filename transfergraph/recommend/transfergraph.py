@@ -105,8 +105,9 @@ class TransferGraph:
 
     def fit(self, zoo: Zoo) -> "TransferGraph":
         "Learn from all records of the zoo, each modality by itself."
-        self.zoo, self.rankers, self.tried = zoo, {}, set(zoo.records["dataset"].unique())
         self.record_method = main_method(zoo)  # a saved fit has no records that would say it
+        learnt = zoo.records["method"].eq(self.record_method) & zoo.records["quality"].eq("ok")
+        self.zoo, self.rankers, self.tried = zoo, {}, set(zoo.records.loc[learnt, "dataset"].unique())
         name = default_ranker(zoo) if self.method == "auto" else self.method
         self.distance, self.gains = self.distance or main_distance(zoo), {}
         tried = zoo.datasets[zoo.datasets["dataset"].isin(self.tried)]
