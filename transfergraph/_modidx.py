@@ -239,6 +239,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'transfergraph.cli.rank._loadable': ('12_cli/rank.html#_loadable', 'transfergraph/cli/rank.py'),
                                         'transfergraph.cli.rank._modality_of': ( '12_cli/rank.html#_modality_of',
                                                                                  'transfergraph/cli/rank.py'),
+                                        'transfergraph.cli.rank._only_one': ('12_cli/rank.html#_only_one', 'transfergraph/cli/rank.py'),
                                         'transfergraph.cli.rank._read_observed': ( '12_cli/rank.html#_read_observed',
                                                                                    'transfergraph/cli/rank.py'),
                                         'transfergraph.cli.rank._reading': ('12_cli/rank.html#_reading', 'transfergraph/cli/rank.py'),

@@ -216,6 +216,14 @@ def _scored(zoo, models, advice, graph, found, new, how_many, items, quiet):
     return replace(new, scores=score_candidates(names, found, load, progress=not quiet, items=items))
 
 
+def _only_one(data, dataset, dataset_like):
+    "A dataset is said in one way."
+    asked = {"--data": data, "--dataset": dataset, "--dataset-like": dataset_like}
+    if len(given := [name for name, value in asked.items() if value is not None]) != 1:
+        wrong = f"{given[1]}: not allowed with {given[0]}; " if given else ""
+        raise ValueError(f"{wrong}expected one of --data, --dataset and --dataset-like")
+
+
 @app.command("rank")
 def rank_command(
     zoo: Annotated[str | None, Argument(metavar="[ZOO]", help=ZOO_HELP, show_default=False)] = None,
@@ -248,10 +256,7 @@ def rank_command(
     "Rank the models of a zoo for your data."
     from transfergraph.recommend.advice import advise
 
-    asked = {"--data": data, "--dataset": dataset, "--dataset-like": dataset_like}
-    if len(given := [name for name, value in asked.items() if value is not None]) != 1:
-        wrong = f"{given[1]}: not allowed with {given[0]}; " if given else ""
-        raise ValueError(f"{wrong}expected one of --data, --dataset and --dataset-like")
+    _only_one(data, dataset, dataset_like)
     if plot is not None and Path(plot).suffix.lower() != ".png":
         raise ValueError(f"--plot {plot}: expected a file that ends in .png")
     how_many = _how_many(with_scores)
