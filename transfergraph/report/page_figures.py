@@ -8,7 +8,7 @@ __all__ = ['EDGE_STYLES', 'figure_items', 'sample_texts', 'figure_scores', 'lay_
 
 # %% ../../nbs/11_report/02_page_figures.ipynb #8dd0d8092fe74a7c96281538738b07e2
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -124,16 +124,16 @@ def figure_map(
     ax = fig.subplots()
     dots = at[: len(models)]
     if accuracy is None:
-        ax.scatter(*dots.T, s=18, color=GREY, label="model")
+        ax.scatter(dots[:, 0], dots[:, 1], s=18, color=GREY, label="model")
     else:
         colour = accuracy.reindex(models.index)
-        drawn = ax.scatter(*dots.T, s=22, c=colour, cmap="cividis", linewidth=0, label="model")
+        drawn = ax.scatter(dots[:, 0], dots[:, 1], s=22, c=colour, cmap="cividis", linewidth=0, label="model")
         fig.colorbar(drawn, ax=ax, label=f"accuracy on {shorten(target, 20)}")
     short = shorten_apart(datasets.index, 20)
     for (x, y), name, text in zip(at[len(models) :], datasets.index, short):
         own = name == target
         ax.plot(x, y, marker="s", markersize=7 if own else 5, color=ORANGE if own else "black", linestyle="")
-        style = {"fontsize": 8, "fontweight": "bold" if own else "normal"}
+        style: dict[str, Any] = {"fontsize": 8, "fontweight": "bold" if own else "normal"}
         ax.annotate(text, (x, y), xytext=(5, 3), textcoords="offset points", **style)
     ax.set_xticks([])
     ax.set_yticks([])
@@ -273,15 +273,16 @@ def figure_graph(
         ends = [places[kind[2 * i]].loc[rows[end]].to_numpy() for i, end in enumerate(("start", "end"))]
         lines, counts = np.unique(np.hstack(ends), axis=0, return_counts=True)
         widths = 1.2 if similar else 0.3 + 5 * counts / len(graph["model"].name) ** 0.9
-        style = {"linewidths": widths, "colors": color, "alpha": 0.6, "zorder": 1}
-        ax.add_collection(LineCollection(lines.reshape(-1, 2, 2), **style))
+        how: dict[str, Any] = {"linewidths": widths, "colors": color, "alpha": 0.6, "zorder": 1}
+        ax.add_collection(LineCollection(lines.reshape(-1, 2, 2), **how))
         handles.append(ax.plot([], [], color=color, lw=2.5, label=label)[0])
     inner = nodes[nodes["kind"] == "model"]
     for _, block in inner.groupby("anchor"):
         ax.plot(block["x"], block["y"], color="#303030", lw=3.5, solid_capstyle="round", zorder=3)
     ax.plot(inner["x"], inner["y"], "o", ms=1.1, color="white", zorder=4)
-    style = {"va": "center", "fontsize": 8, "color": "#202020", "textcoords": "offset points", "zorder": 5}
-    names = {  # of datasets, by column
+    style: dict[str, Any] = {"va": "center", "fontsize": 8, "color": "#202020", "zorder": 5}
+    style["textcoords"] = "offset points"
+    names: dict[int, dict[str, Any]] = {  # of datasets, by column
         0: {"xytext": (-6, 0), "ha": "right"},
         2: {"xytext": (6, 0), "ha": "left", "bbox": {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.6}},
         3: {

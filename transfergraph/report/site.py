@@ -32,7 +32,7 @@ from ..zoo.tables import Zoo
 try:  # of the extra `site`
     from griffe import Docstring, Extension
 except ImportError:
-    Extension = object
+    Extension = object  # type: ignore[assignment, misc]
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -40,10 +40,11 @@ if TYPE_CHECKING:
 # %% ../../nbs/11_report/05_site.ipynb #f3ee23b4
 _TAGS = "a b blockquote br code dd details div dl dt em h1 h2 h3 h4 h5 h6 hr i img li nav ol p pre s small"
 _TAGS = frozenset(f"{_TAGS} span strong sub summary sup table tbody td th thead tr ul".split())
-_KEPT = {"*": ["id"], "a": ["href", "title", "class"], "td": ["colspan", "rowspan"], "th": ["colspan"]}
+_KEPT: dict[str, Any] = {"*": ["id"], "a": ["href", "title", "class"], "th": ["colspan"]}
+_KEPT["td"] = ["colspan", "rowspan"]
 _KEPT |= {tag: ["class", "id"] for tag in ("code", "details", "div", "p", "pre", "span", "summary")}
-_KEPT["img"] = lambda _, name, value: name == "alt" or (name == "src" and _IMAGE.fullmatch(value))
 _IMAGE = re.compile(r"[\w.-]+-\d+\.png")  # one of those that lie beside a page
+_KEPT["img"] = lambda _, name, value: name == "alt" or (name == "src" and _IMAGE.fullmatch(value))
 
 
 def clean_html(html: str) -> str:
@@ -312,7 +313,7 @@ def build_site(
         if (Path(project) / "nbs" / "index.ipynb").is_file():
             _write_project(Path(project), docs)
         settings = load_config(str(ASSETS / "mkdocs.yml"), docs_dir=str(docs), site_dir=str(part.resolve()))
-        settings.plugins["transfergraph"] = pages
+        settings.plugins["transfergraph"] = pages  # type: ignore[assignment]
         build(settings)
         for name in ("404.html", "sitemap.xml", "sitemap.xml.gz", "objects.inv"):
             (part / name).unlink(missing_ok=True)

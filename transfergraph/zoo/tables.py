@@ -206,7 +206,7 @@ def read_table(
             if column in frame:
                 known = frame[column].astype(object).fillna(DEFAULTS.get((table, column), np.nan))
                 frame = frame[known.isin(values)]
-            elif DEFAULTS.get((table, column)) not in values:
+            elif DEFAULTS.get((table, column)) not in list(values):
                 frame = frame.iloc[:0]
         return (frame if columns is None else frame[[c for c in frame if c in set(columns)]]), str(path)
     except Exception as e:  # a parser has many ways to fail; the user needs the file's name
