@@ -4,6 +4,8 @@ Everything is made anew in a temporary copy and compared, so the working tree st
 
     python tests/check_notebooks.py                 # exit 1 and the first lines of each difference
     python tests/check_notebooks.py --write-readme  # write README.md
+    python tests/check_notebooks.py --run           # run all chapters; do they give the outputs they keep?
+    python tests/check_notebooks.py --write-outputs nbs/03_scores  # run these chapters, keep their outputs
 """
 
 import argparse
@@ -26,10 +28,11 @@ TITLE = """# Chapters
 
 A folder of `nbs/` is a part of the method, a package of the library and a folder of `tests/`. Parts and
 chapters are read, and import, in the order of their numbers: what stands lower knows nothing of what stands
-higher. The tables are made from the folders.
+higher. The tour uses all of them. The tables are made from the folders.
 
 """
 QUESTIONS = {  # part -> what it answers
+    "tour": "what is all this, in ten cells?",
     "metrics": "what is a ranking worth?",
     "run": "how do tasks run, and files stay whole?",
     "data": "which labelled images and texts are there?",
@@ -54,7 +57,7 @@ def chapters(root: Path) -> str:
 
     parts = ["| part | question | chapters |", "| --- | --- | --- |"]
     lines = ["| chapter | what it holds |", "| --- | --- |"]
-    for path in sorted((root / "nbs").glob("[0-9]*"), key=lambda path: path.name):
+    for path in sorted((root / "nbs").glob("[0-9]*"), key=lambda path: (path.stem != "00_tour", path.name)):
         part = path.stem.partition("_")[2]
         if part not in QUESTIONS:
             raise ValueError(
@@ -194,16 +197,28 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write-readme", action="store_true", help="write README.md and stop")
+    parser.add_argument("--run", action="store_true", help="run chapters and compare their outputs")
+    parser.add_argument("--write-outputs", action="store_true", help="run chapters and keep their outputs")
+    parser.add_argument("paths", nargs="*", help="chapters or folders of chapters to run; none: all")
+    parser.add_argument("--workers", type=int, default=2, help="chapters that are run at a time")
+    options = parser.parse_args()
+    help_line = "`make export` and `make readme` write these files."
     try:
-        if parser.parse_args().write_readme:
+        if options.write_readme:
             write_pages(ROOT)
             return 0
-        found = check()
+        if options.run or options.write_outputs:
+            from chapter_outputs import run_all  # beside this file
+
+            found = run_all(options.paths, options.write_outputs, options.workers)
+            help_line = "`make outputs` runs the chapters and keeps what they give."
+        else:
+            found = check()
     except ValueError as error:
         print(error)
         return 1
     if found:
-        print(*found, "`make export` and `make readme` write these files.", sep="\n")
+        print(*found, help_line, sep="\n")
     return bool(found)
 
 
