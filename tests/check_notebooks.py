@@ -9,8 +9,10 @@ Everything is made anew in a temporary copy and compared, so the working tree st
 """
 
 import argparse
+import base64
 import contextlib
 import difflib
+import hashlib
 import io
 import json
 import os
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<=\]\()[^)\s]+|(?<=src=\")[^\"]+")
 DIFF_LINES = 15
 CHAPTERS = "docs/chapters.md"  # the tables of parts and of chapters
+IDEA = "docs/idea.png"  # the drawing that the tour keeps, for README.md
 TITLE = """# Chapters
 
 A folder of `nbs/` is a part of the method, a package of the library and a folder of `tests/`. Parts and
@@ -106,9 +109,22 @@ def readme(root: Path) -> str:
     return "".join(parts).strip() + "\n"
 
 
+def drawing(root: Path) -> bytes:
+    "The drawing of the idea, as nbs/00_tour.ipynb keeps it."
+    tour = json.loads((root / "nbs" / "00_tour.ipynb").read_text(encoding="utf-8"))
+    for cell in tour["cells"]:
+        for output in cell.get("outputs", []) if "figure_idea(" in "".join(cell["source"]) else []:
+            if "image/png" in output.get("data", {}):
+                return base64.b64decode("".join(output["data"]["image/png"]))
+    raise ValueError(
+        "nbs/00_tour.ipynb keeps no drawing of the idea; `make outputs CHAPTERS=nbs/00_tour.ipynb`"
+    )
+
+
 def write_pages(root: Path) -> None:
-    "README.md and docs/chapters.md."
+    "README.md, its drawing, and docs/chapters.md."
     (root / "docs").mkdir(exist_ok=True)
+    (root / IDEA).write_bytes(drawing(root))
     (root / CHAPTERS).write_text(chapters(root), encoding="utf-8")
     (root / "README.md").write_text(readme(root), encoding="utf-8")
 
@@ -131,14 +147,17 @@ def remake(root: Path) -> None:
 
 
 def files(root: Path) -> dict[str, str]:
-    "Text of every notebook and module, of README.md and the table of chapters, by path."
+    "Text of every notebook and module, of README.md and the table of chapters, and the drawing, by path."
     paths = [
         *root.glob("nbs/**/*.ipynb"),
         *root.glob("transfergraph/**/*.py"),
         *root.glob("README.md"),
         *root.glob(CHAPTERS),
     ]
-    return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in sorted(paths)}
+    found = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in sorted(paths)}
+    if (root / IDEA).is_file():
+        found[IDEA] = f"a picture, SHA-256 {hashlib.sha256((root / IDEA).read_bytes()).hexdigest()}\n"
+    return found
 
 
 def differences(old: dict[str, str], new: dict[str, str]) -> list[str]:
