@@ -326,6 +326,7 @@ def figure_idea(
         raise ValueError(f"{told}; expected 1 to 12 of each, and predictions for models of the zoo")
     spread = lambda n, low=0.0: np.linspace(1, low, n + 2)[1:-1]
     right = spread(len(tuned), 0.22)
+    at: dict[tuple[str, str], tuple[float, float]]
     at = {("model", m): (1.0, y) for m, y in zip(cards.index, spread(len(cards)))}
     at |= {("dataset", d): (0.0, y) for d, y in zip(sources, spread(len(sources)))}
     at |= {("dataset", d): (2.0, y) for d, y in zip(tuned, right)} | {("dataset", new): (2.0, 0.08)}
@@ -343,7 +344,7 @@ def figure_idea(
         edge(("model", row.model), ("dataset", row.dataset), BLUE, **line)
     for name, share in similar.items():
         edge(("dataset", name), ("dataset", new), PURPLE, bend=-0.45, lw=0.4 + 3 * max(share, 0.0))
-    best = max(predicted, key=predicted.get, default=None)
+    best = max(predicted, key=lambda model: predicted[model], default=None)
     for model, value in predicted.items():
         width, weight = (2.2, "bold") if model == best else (1.2, "normal")
         edge(("model", model), ("dataset", new), RED, lw=width, linestyle=(0, (4, 2)), zorder=2)
@@ -354,13 +355,21 @@ def figure_idea(
         color = RED if name == new else "#303030"
         ax.plot(x, y, "o" if kind == "model" else "s", ms=8, color=color, mec="white", zorder=4)
         (dx, dy), side = {0.0: ((-9, 0), "right"), 1.0: ((-6, 8), "right"), 2.0: ((9, 0), "left")}[x]
-        place = {"xytext": (dx, dy), "textcoords": "offset points", "ha": side, "va": "center", "zorder": 5}
+        place: dict[str, Any] = {
+            "xytext": (dx, dy),
+            "textcoords": "offset points",
+            "ha": side,
+            "va": "center",
+            "zorder": 5,
+        }
         place |= {"color": color, "weight": "bold" if name in (new, best) else "normal"}
         place |= {"bbox": {"fc": "white", "ec": "none", "alpha": 0.85, "pad": 0.5}}
         ax.annotate(shorten(name, 24), (x, y), **place)
     kinds = [("pre-trained on", ORANGE), ("fine-tuned on (wider: more accurate)", BLUE)]
     kinds += [("similar to", PURPLE), ("predicted accuracy", RED)]
-    styles = [{"color": c, "ls": "--" if c == RED else "-", "label": name} for name, c in kinds]
+    styles: list[dict[str, Any]] = [
+        {"color": c, "ls": "--" if c == RED else "-", "label": name} for name, c in kinds
+    ]
     lines = [ax.plot([], [], lw=2, **style)[0] for style in styles]
     figure.legend(handles=lines, loc="outside lower center", ncols=4, frameon=False)
     for x, text in enumerate(("source datasets", "models", "datasets, and a new one")):
