@@ -349,7 +349,13 @@ def figure_idea(
         width, weight = (2.2, "bold") if model == best else (1.2, "normal")
         edge(("model", model), ("dataset", new), RED, lw=width, linestyle=(0, (4, 2)), zorder=2)
         x, y = np.add(np.multiply(at["model", model], 0.8), np.multiply(at["dataset", new], 0.2))
-        text = {"color": RED, "fontsize": 7.5, "weight": weight, "ha": "center", "va": "center"}
+        text: dict[str, Any] = {
+            "color": RED,
+            "fontsize": 7.5,
+            "weight": weight,
+            "ha": "center",
+            "va": "center",
+        }
         ax.text(x, y, f"{value:.2f}", bbox={"fc": "white", "ec": "none", "pad": 0.8}, **text)
     for (kind, name), (x, y) in at.items():
         color = RED if name == new else "#303030"
@@ -367,10 +373,7 @@ def figure_idea(
         ax.annotate(shorten(name, 24), (x, y), **place)
     kinds = [("pre-trained on", ORANGE), ("fine-tuned on (wider: more accurate)", BLUE)]
     kinds += [("similar to", PURPLE), ("predicted accuracy", RED)]
-    styles: list[dict[str, Any]] = [
-        {"color": c, "ls": "--" if c == RED else "-", "label": name} for name, c in kinds
-    ]
-    lines = [ax.plot([], [], lw=2, **style)[0] for style in styles]
+    lines = [ax.plot([], [], "--" if c == RED else "-", lw=2, color=c, label=name)[0] for name, c in kinds]
     figure.legend(handles=lines, loc="outside lower center", ncols=4, frameon=False)
     for x, text in enumerate(("source datasets", "models", "datasets, and a new one")):
         ax.text(x, 0.99, text, ha="center", va="bottom", weight="bold")
