@@ -375,8 +375,8 @@ def figure_idea(
     kinds += [("similar to", PURPLE), ("predicted accuracy", RED)]
     lines = [ax.plot([], [], "--" if c == RED else "-", lw=2, color=c, label=name)[0] for name, c in kinds]
     figure.legend(handles=lines, loc="outside lower center", ncols=4, frameon=False)
-    for x, text in enumerate(("source datasets", "models", "datasets, and a new one")):
-        ax.text(x, 0.99, text, ha="center", va="bottom", weight="bold")
+    for x, title in enumerate(("source datasets", "models", "datasets, and a new one")):
+        ax.text(x, 0.99, title, ha="center", va="bottom", weight="bold")
     ax.set(xlim=(-0.55, 2.75), ylim=(0, 1.03))
     ax.axis("off")
     return figure
