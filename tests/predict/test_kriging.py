@@ -268,4 +268,5 @@ def test_a_search_begins_with_what_is_good_in_general_and_finds_the_best(tmp_pat
     found = graph.select("d0", 6, truth.__getitem__, log=tmp_path / "log.jsonl").log
     means = pd.Series(graph.rankers["image"].candidates.means["mean"], graph.rankers["image"].table.models)
     assert found["model"].iloc[0] == means.idxmax() and found["model"].is_unique
+    assert found["model"].iloc[2] == means.drop(found["model"].iloc[:2]).idxmax()
     assert found["accuracy"].max() >= max(truth.values()) - 0.02
