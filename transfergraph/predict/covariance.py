@@ -154,13 +154,15 @@ class CovarianceFit:
         d = len(self.loadings)
         kept = np.setdiff1d(np.arange(d), without)
         at, own, k = np.ix_(kept, kept), np.arange(len(kept)), len(self.parts)
+        if not self.trust[at].any():
+            return np.zeros(k)
         parts = self.parts[:, kept][:, :, kept] * np.outer(self.loadings, self.loadings)[at]
         root, trusted = np.eye(len(kept)), np.sqrt(self.trust[at]) * np.stack([*parts, self.moments[at]])
         for _ in range(ROUNDS):
             flat = (root @ trusted @ root.T).reshape(k + 1, -1)
             products = flat @ flat.T
             gram, right = products[:k, :k].copy(), products[:k, k]
-            total = max(self.trust[at].sum(), 1e-12) * ((root**2).sum() / len(kept)) ** 2
+            total = self.trust[at].sum() * ((root**2).sum() / len(kept)) ** 2
             pull = 2 * self.strength / len(kept) ** 2
             gram[np.diag_indices(k)] += total * np.r_[1e-9, np.full(k - 1, pull)]
             factor = np.linalg.cholesky(gram)
