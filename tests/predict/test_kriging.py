@@ -91,6 +91,16 @@ def test_weights_have_the_largest_likelihood():
     assert likelihood(found.weights) > max(map(likelihood, moved))
 
 
+def test_similarities_need_not_be_a_covariance():
+    rng = np.random.default_rng(0)
+    odd = np.where(np.eye(12, dtype=bool), 1.0, np.round(rng.random((12, 12))))
+    odd = np.maximum(odd, odd.T)
+    assert np.linalg.eigvalsh(odd).min() < -1
+    labels = rng.normal(size=(40, 12)) + rng.normal(size=(40, 1))
+    found = CovarianceFit(*known_moments(labels), {"probe": odd}).covariance(np.array([3]))
+    assert np.isfinite(found.weights).all() and found.weights[0] > found.weights[1]
+
+
 def test_a_dataset_of_noise_has_a_small_loading():
     rng = np.random.default_rng(0)
     labels = rng.normal(size=(500, 1)) + 0.5 * rng.normal(size=(500, 10))

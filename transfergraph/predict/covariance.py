@@ -169,7 +169,8 @@ class CovarianceFit:
             weights = nnls(factor.T, np.linalg.solve(factor, right))[0]
             shape = np.tensordot(weights, parts, 1)
             shape[own, own] = np.maximum(self.variances[kept], shape[own, own] + NUGGET)
-            root = np.linalg.inv(np.linalg.cholesky(shape * self.known_together[at]))
+            values, vectors = np.linalg.eigh(shape * self.known_together[at])
+            root = (vectors / np.sqrt(np.maximum(values, NUGGET))).T  # distances need not be of points
         return weights
 
     def covariance(self, without: np.ndarray | None = None) -> Covariance:  # columns treated as new
