@@ -48,6 +48,8 @@ test: env ## check and run the notebooks, lint, run the tests that are quick (mi
 	@echo "== ruff"
 	@ruff check --quiet
 	@ruff format --check --quiet || { ruff format --check; exit 1; }
+	@echo "== mypy"
+	@mypy --no-error-summary
 	@echo "== the chapters run, and give what they show"
 	@python tests/check_notebooks.py --run
 	@test -d data/pictures || dvc pull --quiet data
@@ -59,9 +61,10 @@ test-slow: env ## run the other tests: clusters, kills, fresh clones, browsers, 
 	@echo "== slow tests"
 	@$(TESTS) -m slow
 
-lint: env ## check style and format of notebooks and tests
+lint: env ## check style and format of notebooks and tests, and the types of the library
 	@ruff check
 	@ruff format --check
+	@mypy
 
 lab: env ## open JupyterLab
 	@jupyter lab

@@ -10,7 +10,7 @@ import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -351,7 +351,7 @@ def select_command(
         return accuracy, path
 
     with folder_lock(out):
-        of = {"settings": checksum(json.dumps(asdict(how), sort_keys=True).encode())[:16]}
+        of: dict[str, Any] = {"settings": checksum(json.dumps(asdict(how), sort_keys=True).encode())[:16]}
         of["weights"] = lambda name: weights_fingerprint(name, listed)
         selection = graph.select(new, budget, told, log=Path(out) / "log.jsonl", models=names, of=of)
     selection.log["checkpoint"] = [find_checkpoint(p, out) for p in selection.log["checkpoint"]]

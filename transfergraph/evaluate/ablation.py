@@ -96,6 +96,7 @@ def study_target(
         if intervals is None:
             intervals = table.assign(truth=truth).rename_axis("model").reset_index()
     found = graph.select(target, budget, truth.__getitem__, models=truth.index.tolist()).log["accuracy"]
+    assert intervals is not None, "there are variants"
     static = truth[intervals.sort_values("accuracy", ascending=False, kind="stable")["model"]].iloc[:budget]
     search = [
         pd.DataFrame(

@@ -12,7 +12,7 @@ __all__ = ['CATEGORICAL_FEATURES', 'NUMERIC_FEATURES', 'PREDICTORS', 'BASELINES'
 # %% ../../nbs/07_predict/10_methods.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -150,7 +150,7 @@ BASELINES: dict[str, Callable] = {
 }
 
 # %% ../../nbs/07_predict/10_methods.ipynb #4dd4641cc4064e0191573fe9c69df29b
-RANKERS: dict[str, type] = {
+RANKERS: dict[str, Any] = {
     "kriging": Kriging,
     "ensemble": Ensemble,
     "factors": BayesianMatrixFactorization,
@@ -199,7 +199,7 @@ def history_means(table: RecordTable, without: int | None = None) -> np.ndarray:
     return min_max(pd.DataFrame(table.accuracy[:, columns])).mean(axis=1).to_numpy()
 
 
-def gain_over_mean(ranker: object) -> dict[str, float] | None:  # None: the ranker leaves no dataset out
+def gain_over_mean(ranker: Any) -> dict[str, float] | None:  # None: the ranker leaves no dataset out
     "Spearman correlation gained over `history_means` on left-out datasets, and what the first costs."
     if not hasattr(ranker, "left_out"):
         return None
@@ -361,7 +361,8 @@ def predict_target(
     measured = {*zoo.distances["method"], *zoo.embeddings["method"]}
     if measured and distance not in measured:
         raise ValueError(f"the zoo has no distance {distance!r}; expected {' or '.join(sorted(measured))}")
-    embeddings, encoded, found = {None: None}, {}, {}
+    embeddings: dict[str | None, Any] = {None: None}
+    encoded, found = {}, {}
     for name in methods:
         if name in BASELINES:
             found[name] = BASELINES[name](known, target, random_state)
@@ -376,7 +377,7 @@ def predict_target(
             found[name] = RANKER_SCORES[name](known, target, random_state)
             continue
         predictor, learner, features, score = parts_of(name)
-        if learner not in embeddings:
+        if learner is not None and learner not in embeddings:
             learnt = build_graph(known, target, **options)
             embeddings[learner] = GRAPH_EMBEDDERS[learner](random_state=random_state).fit_transform(learnt)
         if (learner, features, score) not in encoded:  # regressors share it

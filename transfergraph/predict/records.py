@@ -11,7 +11,7 @@ __all__ = ['HISTORY_SCORES', 'MODEL_CATEGORIES', 'LABELS', 'mean_known', 'spread
 # %% ../../nbs/07_predict/01_records.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,7 +100,7 @@ def score_evidence(scores: np.ndarray) -> np.ndarray:  # (n, d), z-scores within
     return np.clip(z, -4, 4)
 
 # %% ../../nbs/07_predict/01_records.ipynb #a057f09e
-def name_similarities(models: Sequence[str]) -> np.ndarray:  # (n, n), in [0, 1], 1 on the diagonal
+def name_similarities(models: Iterable[str]) -> np.ndarray:  # (n, n), in [0, 1], 1 on the diagonal
     "How alike names are: cosine of their 3- to 5-grams of characters."
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -263,7 +263,7 @@ class RecordTable(ModalityView):
             raise ValueError(f"the zoo has no fine-tuning record of {modality} models to learn from")
         if target is not None and target not in datasets:
             datasets = np.append(datasets, target)
-        return cls(zoo, modality, distance, datasets, rows, columns.astype(np.int32), values)
+        return cls(zoo, str(modality), distance, datasets, rows, columns.astype(np.int32), values)
 
     @classmethod
     def from_state(cls, zoo: Zoo, arrays: dict[str, np.ndarray], facts: dict) -> "RecordTable":
@@ -359,7 +359,9 @@ def to_accuracy(z: np.ndarray, level: tuple[float, float], majority_accuracy: fl
     return np.clip(found, majority_accuracy, 1) + 1e-4 * (below + above)
 
 # %% ../../nbs/07_predict/01_records.ipynb #6d58655b
-def conformal_quantile(errors: Sequence[float], coverage: float) -> float:  # NaN where there are no errors
+def conformal_quantile(
+    errors: np.ndarray | Sequence[float], coverage: float
+) -> float:  # NaN where there are no errors
     "The error that a further one stays below with probability `coverage`."
     if not len(errors):
         return float("nan")

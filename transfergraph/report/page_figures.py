@@ -8,7 +8,7 @@ __all__ = ['EDGE_STYLES', 'figure_items', 'sample_texts', 'figure_scores', 'lay_
 
 # %% ../../nbs/11_report/02_page_figures.ipynb #8dd0d8092fe74a7c96281538738b07e2
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -125,16 +125,16 @@ def figure_map(
     ax = fig.subplots()
     dots = at[: len(models)]
     if accuracy is None:
-        ax.scatter(*dots.T, s=18, color=GREY, label="model")
+        ax.scatter(dots[:, 0], dots[:, 1], s=18, color=GREY, label="model")
     else:
         colour = accuracy.reindex(models.index)
-        drawn = ax.scatter(*dots.T, s=22, c=colour, cmap="cividis", linewidth=0, label="model")
+        drawn = ax.scatter(dots[:, 0], dots[:, 1], s=22, c=colour, cmap="cividis", linewidth=0, label="model")
         fig.colorbar(drawn, ax=ax, label=f"accuracy on {shorten(target, 20)}")
     short = shorten_apart(datasets.index, 20)
     for (x, y), name, text in zip(at[len(models) :], datasets.index, short):
         own = name == target
         ax.plot(x, y, marker="s", markersize=7 if own else 5, color=ORANGE if own else "black", linestyle="")
-        style = {"fontsize": 8, "fontweight": "bold" if own else "normal"}
+        style: dict[str, Any] = {"fontsize": 8, "fontweight": "bold" if own else "normal"}
         ax.annotate(text, (x, y), xytext=(5, 3), textcoords="offset points", **style)
     ax.set_xticks([])
     ax.set_yticks([])
@@ -274,15 +274,16 @@ def figure_graph(
         ends = [places[kind[2 * i]].loc[rows[end]].to_numpy() for i, end in enumerate(("start", "end"))]
         lines, counts = np.unique(np.hstack(ends), axis=0, return_counts=True)
         widths = 1.2 if similar else 0.3 + 5 * counts / len(graph["model"].name) ** 0.9
-        style = {"linewidths": widths, "colors": color, "alpha": 0.6, "zorder": 1}
-        ax.add_collection(LineCollection(lines.reshape(-1, 2, 2), **style))
+        how: dict[str, Any] = {"linewidths": widths, "colors": color, "alpha": 0.6, "zorder": 1}
+        ax.add_collection(LineCollection(lines.reshape(-1, 2, 2), **how))
         handles.append(ax.plot([], [], color=color, lw=2.5, label=label)[0])
     inner = nodes[nodes["kind"] == "model"]
     for _, block in inner.groupby("anchor"):
         ax.plot(block["x"], block["y"], color="#303030", lw=3.5, solid_capstyle="round", zorder=3)
     ax.plot(inner["x"], inner["y"], "o", ms=1.1, color="white", zorder=4)
-    style = {"va": "center", "fontsize": 8, "color": "#202020", "textcoords": "offset points", "zorder": 5}
-    names = {  # of datasets, by column
+    style: dict[str, Any] = {"va": "center", "fontsize": 8, "color": "#202020", "zorder": 5}
+    style["textcoords"] = "offset points"
+    names: dict[int, dict[str, Any]] = {  # of datasets, by column
         0: {"xytext": (-6, 0), "ha": "right"},
         2: {"xytext": (6, 0), "ha": "left", "bbox": {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.6}},
         3: {
@@ -325,6 +326,7 @@ def figure_idea(
         raise ValueError(f"{told}; expected 1 to 12 of each, and predictions for models of the zoo")
     spread = lambda n, low=0.0: np.linspace(1, low, n + 2)[1:-1]
     right = spread(len(tuned), 0.22)
+    at: dict[tuple[str, str], tuple[float, float]]
     at = {("model", m): (1.0, y) for m, y in zip(cards.index, spread(len(cards)))}
     at |= {("dataset", d): (0.0, y) for d, y in zip(sources, spread(len(sources)))}
     at |= {("dataset", d): (2.0, y) for d, y in zip(tuned, right)} | {("dataset", new): (2.0, 0.08)}
@@ -342,28 +344,39 @@ def figure_idea(
         edge(("model", row.model), ("dataset", row.dataset), BLUE, **line)
     for name, share in similar.items():
         edge(("dataset", name), ("dataset", new), PURPLE, bend=-0.45, lw=0.4 + 3 * max(share, 0.0))
-    best = max(predicted, key=predicted.get, default=None)
+    best = max(predicted, key=lambda model: predicted[model], default=None)
     for model, value in predicted.items():
         width, weight = (2.2, "bold") if model == best else (1.2, "normal")
         edge(("model", model), ("dataset", new), RED, lw=width, linestyle=(0, (4, 2)), zorder=2)
         x, y = np.add(np.multiply(at["model", model], 0.8), np.multiply(at["dataset", new], 0.2))
-        text = {"color": RED, "fontsize": 7.5, "weight": weight, "ha": "center", "va": "center"}
+        text: dict[str, Any] = {
+            "color": RED,
+            "fontsize": 7.5,
+            "weight": weight,
+            "ha": "center",
+            "va": "center",
+        }
         ax.text(x, y, f"{value:.2f}", bbox={"fc": "white", "ec": "none", "pad": 0.8}, **text)
     for (kind, name), (x, y) in at.items():
         color = RED if name == new else "#303030"
         ax.plot(x, y, "o" if kind == "model" else "s", ms=8, color=color, mec="white", zorder=4)
         (dx, dy), side = {0.0: ((-9, 0), "right"), 1.0: ((-6, 8), "right"), 2.0: ((9, 0), "left")}[x]
-        place = {"xytext": (dx, dy), "textcoords": "offset points", "ha": side, "va": "center", "zorder": 5}
+        place: dict[str, Any] = {
+            "xytext": (dx, dy),
+            "textcoords": "offset points",
+            "ha": side,
+            "va": "center",
+            "zorder": 5,
+        }
         place |= {"color": color, "weight": "bold" if name in (new, best) else "normal"}
         place |= {"bbox": {"fc": "white", "ec": "none", "alpha": 0.85, "pad": 0.5}}
         ax.annotate(shorten(name, 24), (x, y), **place)
     kinds = [("pre-trained on", ORANGE), ("fine-tuned on (wider: more accurate)", BLUE)]
     kinds += [("similar to", PURPLE), ("predicted accuracy", RED)]
-    styles = [{"color": c, "ls": "--" if c == RED else "-", "label": name} for name, c in kinds]
-    lines = [ax.plot([], [], lw=2, **style)[0] for style in styles]
+    lines = [ax.plot([], [], "--" if c == RED else "-", lw=2, color=c, label=name)[0] for name, c in kinds]
     figure.legend(handles=lines, loc="outside lower center", ncols=4, frameon=False)
-    for x, text in enumerate(("source datasets", "models", "datasets, and a new one")):
-        ax.text(x, 0.99, text, ha="center", va="bottom", weight="bold")
+    for x, title in enumerate(("source datasets", "models", "datasets, and a new one")):
+        ax.text(x, 0.99, title, ha="center", va="bottom", weight="bold")
     ax.set(xlim=(-0.55, 2.75), ylim=(0, 1.03))
     ax.axis("off")
     return figure

@@ -146,9 +146,12 @@ def check_table(
     raise _broken(origin, row, first["column"], frame[first["column"]].iloc[row], rule, more)
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #3a85c49d
-def check_references(tables: dict[str, pd.DataFrame], origins: dict[str, str] | None = None) -> None:
+def check_references(
+    tables: Mapping[str, pd.DataFrame],  # table -> its rows, checked
+    origins: Mapping[str, str] | None = None,  # table -> what to call it in an error
+) -> None:
     "Check keys and references across checked tables; `ZooError` names the first wrong row and its origin."
-    origins = {table: table for table in TABLES} | (origins or {})
+    origins = {table: table for table in TABLES} | dict(origins or {})
 
     def refuse(table, wrong, column, rule):
         if len(wrong := np.flatnonzero(wrong)):
@@ -206,7 +209,7 @@ def read_table(
             if column in frame:
                 known = frame[column].astype(object).fillna(DEFAULTS.get((table, column), np.nan))
                 frame = frame[known.isin(values)]
-            elif DEFAULTS.get((table, column)) not in values:
+            elif DEFAULTS.get((table, column)) not in list(values):
                 frame = frame.iloc[:0]
         return (frame if columns is None else frame[[c for c in frame if c in set(columns)]]), str(path)
     except Exception as e:  # a parser has many ways to fail; the user needs the file's name
