@@ -26,7 +26,7 @@ KINDS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
 # Where two machines differ: the last digit that is printed, a hundredth of a number, the edge of a letter.
 # Colours, of 255, are compared on average over the picture, and over squares of so many pixels.
 RELATIVE, PIXELS, GREY, SQUARE, SQUARE_GREY = 0.01, 2, 4.0, 8, 40.0
-NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?|nan|inf")
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+(?:\.\d+)?(?:e[-+]?\d{1,2})?|nan|inf)(?!\w)")  # not inside a word
 LONGEST = 900  # seconds that a chapter may take
 
 

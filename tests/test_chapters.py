@@ -129,6 +129,9 @@ def test_a_cell_that_fails_is_named(tmp_path):
         ("1.25e-07", "1.26e-07", True),
         ("1.25e-07", "1.45e-07", False),
         ("nan", "0.5", False),
+        ("[-0.50, 1.00]", "[-0.51, 1.00]", True),
+        ("12e3456789ab", "12e3456789ac", False),
+        ("resnet18.5", "resnet18.6", False),
         ("resnet 0.5", "vit 0.5", False),
     ],
 )
