@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from transfergraph.cli.program import main
-from transfergraph.report.maps import learn_map
+from transfergraph.report.page_tables import learn_map
 from transfergraph.report.site import build_site, notebook_markdown
 from transfergraph.zoo.tables import Zoo
 

@@ -127,3 +127,26 @@ if (question) {
   question.addEventListener("input", find);
   find();
 }
+
+// ---- a map: a trace for each family, datasets last; nothing is sent anywhere
+const places = document.getElementById("places");
+if (places) {
+  const dots = JSON.parse(places.textContent), families = [...new Set(dots.map((dot) => dot.family))];
+  const symbols = ["circle", "diamond", "square", "cross", "x", "triangle-up", "star"]; // 7, and 10 colours
+  const traces = families.map((family, i) => {
+    const own = dots.filter((dot) => dot.family === family), take = (key) => own.map((dot) => dot[key]), data = family === "dataset";
+    return {
+      x: take("x"), y: take("y"), name: family, text: take("label"), customdata: own.map((dot) => [dot.name, dot.best]),
+      type: "scatter", mode: "markers+text", textposition: "top center",
+      hovertemplate: `<b>%{customdata[0]}</b>, ${family}%{customdata[1]}<extra></extra>`,
+      marker: data ? { symbol: "square-open", size: 12, color: "#808080" } : { symbol: symbols[i % symbols.length], size: 9 },
+    };
+  });
+  const clear = "rgba(0,0,0,0)", hidden = { visible: false };
+  const layout = {
+    paper_bgcolor: clear, plot_bgcolor: clear, xaxis: hidden, yaxis: hidden, hovermode: "closest",
+    legend: { orientation: "h", y: -0.02 }, showlegend: true, margin: { l: 5, r: 5, t: 35, b: 5 },
+  };
+  const buttons = [["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"], ["toImage"]];
+  Plotly.newPlot("map", traces, layout, { responsive: true, displaylogo: false, modeBarButtons: buttons, plotlyServerURL: "" });
+}

@@ -137,7 +137,8 @@ def fetch_file(entry: CatalogueEntry, path: str, fetch: Fetch) -> Path:  # in th
     try:
         return Path(files.fetch(target.name, downloader=download))
     except requests.HTTPError as error:
-        raise ZooError(f"{address}: the server answered {error.response.status_code}") from error
+        answer = getattr(error.response, "status_code", error)
+        raise ZooError(f"{address}: the server answered {answer}") from error
     except requests.RequestException as error:
         raise ZooError(f"{address}: could not be fetched ({_line(error)}); nothing of it was kept") from error
     except ValueError as error:
@@ -187,7 +188,7 @@ def find_copy(entry: CatalogueEntry, folder: str | os.PathLike) -> Path:  # the 
     "A copy of a repository on this machine; raises `FileNotFoundError`, and warns of files that are others."
     root = entry.options.get("root", "")
     wanted = [*entry.files] or [root]
-    inner = [Path(path).relative_to(root) for path in wanted] if root else wanted
+    inner = [str(Path(path).relative_to(root)) for path in wanted] if root else wanted
     for place in (Path(folder) / entry.repository, Path(folder)):
         for paths in (wanted, inner):
             if all((place / path).exists() for path in paths):
@@ -332,10 +333,10 @@ def add_facts(
     found = found.reindex(columns=["n_params", "licence", "languages", "access", "reason"])
     models = zoo.models.copy()
     for column in ("n_params", "licence", "languages", "access"):
-        told = models["hub_id"].map(found[column].dropna()) if len(found) else None
         known = models[column] if column in models else pd.Series(index=models.index, dtype=object)
+        told = models["hub_id"].map(found[column].dropna()) if len(found) else known
         first, second = (known, told) if column == "n_params" else (told, known)  # sizes in tables are exact
-        models[column] = known if told is None else first.where(first.notna(), second)
+        models[column] = first.where(first.notna(), second)
     replace(zoo, models=models).save(folder)
     said = found["access"].fillna("no answer: " + found["reason"].astype(str)).value_counts()
     rows = [(str(folder), "models on the hub", what, n) for what, n in said.items()]

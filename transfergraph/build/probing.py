@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ PASSING = 5  # times as many rows pass by
 PACKED_FILES = tuple(".zip .gz .tgz .bz2 .xz .zst .7z .rar".split())  # not unpacked
 
 
-def item_column(features: Mapping[str, object], row: Mapping[str, object]) -> tuple[str, str]:
+def item_column(features: Mapping[str, object], row: Mapping[str, Any]) -> tuple[str, str]:
     "The column of the items of a dataset, and their modality; raises `UnavailableError` without one."
     images = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
     images += [name for name, value in row.items() if isinstance(value, dict) and value.get("bytes")]

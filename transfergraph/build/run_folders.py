@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ def read_object(path: str | os.PathLike) -> dict:
     return found
 
 
-def _is_number(value, most=1.0):
+def _is_number(value: object, most=1.0) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
 
 # %% ../../nbs/08_build/05_run_folders.ipynb #a939bef5
@@ -215,7 +216,7 @@ def read_trainer_runs(
         row, names = _trainer_run(run), run.relative_to(root).parts
         if levels and len(names) != len(levels):
             raise ZooError(f"{run}: lies {len(names)} folders deep; expected {layout}")
-        told = {level: name for level, name in zip(levels, names) if level != "*"}
+        told: dict[str, Any] = {level: name for level, name in zip(levels, names) if level != "*"}
         if "seed" in told:
             digits = re.findall(r"\d+", told["seed"])
             if len(digits) != 1 or len(digits[0]) > 12:
@@ -231,8 +232,8 @@ def read_trainer_runs(
     table = pd.DataFrame(rows)
     counts = table.pop("measure").value_counts()
     if "eval_accuracy" in counts:
-        told = f"{counts['eval_accuracy']} of {len(table)} accuracies are called eval_accuracy"
-        warnings.warn(f"{root}: {told}: they are of the split that the Trainer evaluated on", stacklevel=2)
+        many = f"{counts['eval_accuracy']} of {len(table)} accuracies are called eval_accuracy"
+        warnings.warn(f"{root}: {many}: they are of the split that the Trainer evaluated on", stacklevel=2)
     return table
 
 # %% ../../nbs/08_build/05_run_folders.ipynb #bd461efa

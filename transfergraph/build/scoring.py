@@ -54,7 +54,7 @@ class Scorer:
 
 
 def timed_scores(
-    wanted: Mapping[str, tuple[str, str]],  # score -> what it looks at, see `inputs_of`
+    wanted: Mapping[str, tuple[str, ...]],  # score -> what it looks at, see `inputs_of`
     given: Mapping[str, object],  # features, labels, reference, probabilities; None for what there is not
 ) -> list[tuple[str, float, float]]:
     "Metric, value and seconds of every score that these inputs allow."

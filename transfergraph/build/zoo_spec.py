@@ -76,7 +76,7 @@ class ZooSpec:
     "Models and datasets of a zoo to be, and how to treat them."
 
     name: str
-    modality: Annotated[Literal[MODALITIES], Field(description=" or ".join(MODALITIES))]
+    modality: Annotated[Literal["image", "text"], Field(description=" or ".join(MODALITIES))]
     models: dict[str, dict]  # name -> options of `load_backbone`, among them `spec`
     targets: dict[str, dict]  # name -> options of `load_dataset`, among them `spec`
     sources: dict[str, dict]  # datasets that models were trained on; no model is fine-tuned on them
@@ -172,8 +172,9 @@ def tune_models(
         own = [part.get("finetune") or {} for part in (spec.targets[target], spec.models[model])]
         return dataclasses.replace(spec.finetune, **own[0] | own[1])
 
-    seeds, how = spec.seeds if seeds is None else seeds, {"n_jobs": n_jobs, "progress": progress}
-    made = finetune_all(loaders(spec), [dataset], settings, seeds, records, executor=executor, **how)
+    seeds = spec.seeds if seeds is None else seeds
+    how: dict[str, Any] = {"n_jobs": n_jobs, "progress": progress, "executor": executor}
+    made = finetune_all(loaders(spec), [dataset], settings, seeds, records, **how)
     return made.drop(columns="run")
 
 # %% ../../nbs/08_build/01_zoo_spec.ipynb #c3933fab20d04ec698c2621248eb3be0
@@ -313,7 +314,8 @@ def draw_backbone(
     "A timm model with random weights."
     from transfergraph.models.loading import from_timm
 
-    grey = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "input_size": (3, input_size, input_size)}
+    grey: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    grey |= {"input_size": (3, input_size, input_size)}
     grey |= {"crop_pct": 1.0, "crop_mode": "squash"}  # whole images, stretched
     args = {k: tuple(v) if isinstance(v, list) else v for k, v in (model_args or {}).items()}
     config = {"architecture": architecture, "model_args": args, "pretrained_cfg": grey}
@@ -331,7 +333,7 @@ def load_start(
 
     options = dict(options)
     spec = options.pop("spec")
-    backbone = load_backbone(spec, **options, **({"random_state": 0} if scratch else {}))
+    backbone = load_backbone(spec, **options, random_state=0 if scratch else None)
     backbone.metadata = {**backbone.metadata, "model": family}
     if scratch and embeddings:
         real = load_backbone(spec, **options).body.state_dict()
@@ -347,11 +349,13 @@ def starts(
     embeddings: bool = False,  # see `load_start`
 ) -> list[tuple[str, Callable[[], "Backbone"]]]:
     "Each family's name and a function that makes the network before its training."
-    found = []
+    found: list[tuple[str, Callable[[], Backbone]]] = []
     for name, family in families.items():
         if ("architecture" in family) == ("spec" in family):
             raise ValueError(f"family {name}: expected either an architecture or the spec of a checkpoint")
         if "architecture" in family:
+            if input_size is None:
+                raise ValueError(f"family {name}: starts from nothing; expected an input_size for it")
             args = (name, family["architecture"], input_size, family.get("model_args"))
             found.append((name, functools.partial(draw_backbone, *args)))
         else:
@@ -401,5 +405,5 @@ def train_models(
 ) -> pd.DataFrame:  # a record for each family and source: accuracy on the source's own test items
     "Train each family on each source and keep the models, in half precision."
     records = log_path(folder if runs is None else runs, "training")
-    how = {"n_jobs": n_jobs, "save": folder, "half": True, "progress": progress}
+    how: dict[str, Any] = {"n_jobs": n_jobs, "save": folder, "half": True, "progress": progress}
     return finetune_all(starts(families, input_size), sources, settings, [0], records, **how)

@@ -9,7 +9,7 @@ __all__ = ['app', 'Form', 'Quiet', 'FitFolder', 'DATA_HELP', 'TextColumn', 'Labe
 # %% ../../nbs/12_cli/01_options.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -18,7 +18,7 @@ import transfergraph
 from ..report import terminal
 
 # %% ../../nbs/12_cli/01_options.ipynb #8edb47106e1a46a883d545849b8ab81b
-def argument(metavar: str, help: str) -> type:
+def argument(metavar: str, help: str) -> Any:
     "An argument of a command."
     return Annotated[str, Argument(metavar=metavar, help=help)]
 
@@ -30,12 +30,12 @@ def option(
     default: bool | str = True,  # what the help calls the default; True: as it is
     names: tuple[str, ...] | list[str] = (),  # of the option; none: that of the parameter
     least: int | None = None,  # smallest number
-) -> type:
+) -> Any:
     "An option with a value."
     return Annotated[kind | None, Option(*names, metavar=metavar, help=help, show_default=default, min=least)]
 
 
-def flag(name: str, help: str) -> type:
+def flag(name: str, help: str) -> Any:
     "An option that is on or off."
     return Annotated[bool, Option(name, help=help)]
 

@@ -10,7 +10,7 @@ import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -109,7 +109,8 @@ def _say_of_words(new, described):
 
 def _loadable(zoo, models, ranking):
     "Where models lie, and those of a ranking that can be loaded, best first."
-    from transfergraph.recommend.candidates import listed_models, read_model_list
+    from transfergraph.build.zoo_spec import read_model_list
+    from transfergraph.recommend.candidates import listed_models
 
     own = Path(zoo) / "models.json"
     where = own if models is None and own.is_file() else models
@@ -350,7 +351,7 @@ def select_command(
         return accuracy, path
 
     with folder_lock(out):
-        of = {"settings": checksum(json.dumps(asdict(how), sort_keys=True).encode())[:16]}
+        of: dict[str, Any] = {"settings": checksum(json.dumps(asdict(how), sort_keys=True).encode())[:16]}
         of["weights"] = lambda name: weights_fingerprint(name, listed)
         selection = graph.select(new, budget, told, log=Path(out) / "log.jsonl", models=names, of=of)
     selection.log["checkpoint"] = [find_checkpoint(p, out) for p in selection.log["checkpoint"]]

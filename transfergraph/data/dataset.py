@@ -31,7 +31,7 @@ from .tables import table_suffix
 def _shuffled(labels: np.ndarray, random_state: int, purpose: int) -> list[np.ndarray]:
     "Rows of each class that occurs, in a random order."
     order, classes = np.argsort(labels, kind="stable"), np.unique(labels)
-    rows = np.split(order, np.searchsorted(labels[order], classes)[1:])
+    rows = np.split(order, np.searchsorted(labels[order], classes[1:]))
     rng = lambda c: np.random.default_rng([random_state, purpose, int(c)])
     return [rng(c).permutation(of_class) for c, of_class in zip(classes, rows)]
 
@@ -141,11 +141,12 @@ class Dataset:
             items, labels = self.items[split], self.labels[split]
             digest.update(f"|{split}|{items.shape}|".encode())
             kind = {"f": "<f8", "O": None}.get(labels.dtype.kind, "<i8")
-            digest.update(np.ascontiguousarray(labels, kind) if kind else json.dumps(list(labels)).encode())
+            told = np.ascontiguousarray(labels, kind).data if kind else json.dumps(list(labels)).encode()
+            digest.update(told)
             for start in range(0, len(items), 1024):  # blocks, as the images may be larger than memory
                 block = items[start : start + 1024]
                 text = self.modality == "text"
-                digest.update(json.dumps(list(block)).encode() if text else np.ascontiguousarray(block))
+                digest.update(json.dumps(list(block)).encode() if text else np.ascontiguousarray(block).data)
         return digest.hexdigest()[:16]
 
     def subsample(
@@ -222,7 +223,7 @@ def read_source(
             say(f"{spec}: the {kind} ./{spec} is read, not the embedded dataset of this name")
         return path.resolve().name if path.is_dir() else path.stem, read_path(path, splits, *columns, decode)
     if embedded:
-        return spec, read_embedded(spec, splits)
+        return text, read_embedded(text, splits)
     a_path = not isinstance(spec, str) or table_suffix(path)
     if a_path or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", text, re.ASCII):
         known = f"{READABLE} ({listed(EMBEDDED, 50)})"
@@ -302,8 +303,8 @@ def _chosen(
     strange = parts["train"].copies is not None  # not one of those embedded here
     if "test" not in parts:
         whole = labels["train"]
-        strata = (whole, names) if of_classes else (np.zeros(len(whole), int), [task])
-        train, test = _divide(spec, parts["train"], *strata, test_share, random_state, keep_copies)
+        strata, kinds = (whole, names) if of_classes else (np.zeros(len(whole), int), [task])
+        train, test = _divide(spec, parts["train"], strata, kinds, test_share, random_state, keep_copies)
         parts["test"], rows["train"], rows["test"] = parts["train"], train, test
         labels = labels | {"train": whole[train], "test": whole[test]}
         classes = np.unique(labels["train"]) if of_classes else classes
@@ -358,13 +359,13 @@ def load_dataset(
         raise ValueError(f"items: {items}; expected at least 2")
     if task not in TASKS:
         raise ValueError(f"task: {task!r}; expected one of {', '.join(TASKS)}")
-    both = [*map(names_of, (text_column, label_column))]
+    both = [names_of(text_column), names_of(label_column)]
     if len(both[0]) > 2 or (len(both[1]) > 1 and task not in ("regression", "multi-label")):
         wanted = "expected one or two of texts, one of labels or several of a regression or multi-label"
         raise ValueError(f"{spec}: columns {listed(both[0])} and {listed(both[1])} for {task}; {wanted}")
-    columns = [found[0] if len(found) == 1 else tuple(found) or None for found in both]
+    texts, targets = (found[0] if len(found) == 1 else tuple(found) or None for found in both)
     decode = functools.partial(decode_images, size=size, cache=cache, progress=progress)
-    name, source = read_source(spec, splits, *columns, decode, revision)
+    name, source = read_source(spec, splits, texts, targets, decode, revision)
     for split, part in source.parts.items():
         if not len(part.labels):
             advice = "" if split == "train" else "; splits={'train': 'NAME'} takes the training split alone"

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -271,7 +272,7 @@ def image_part(
     "A split of images, decoded when they are fetched."
 
     def fetch(rows: np.ndarray) -> np.ndarray:
-        return decode(lambda i: contents[rows[i]](), [name_of(int(row)) for row in rows])
+        return decode(lambda i: contents[int(rows[i])](), [name_of(int(row)) for row in rows])
 
     return Part(labels, name_of, fetch, lambda: group_copies(contents, sizes() if sizes else None))
 
@@ -389,6 +390,7 @@ def read_folder(
     images = any(has_suffix(path, IMAGE_SUFFIXES) for path in every)
     texts = not images and any(has_suffix(path, {".txt"}) for path in every)
     suffixes = {".txt"} if texts else IMAGE_SUFFIXES
+    parts: dict[str, Any]  # a `Part` of images, else what `filled_texts` takes
     parts, left, read = {}, Counter(), Counter()
     for split, found in files.items():
         paths, labels, home = [], [], {}

@@ -90,8 +90,9 @@ def cached_blocks(
             header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
             np.lib.format.write_array_header_1_0(file, header)
             for block in blocks:
-                file.write(np.ascontiguousarray(block, np.uint8))
+                file.write(np.ascontiguousarray(block, np.uint8).data)
         path = find_kept(folder, key, ".npy")
+    assert path is not None, f"{folder}: {key}.npy was written and is not there"
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 # %% ../../nbs/02_data/03_images.ipynb #96045ba6

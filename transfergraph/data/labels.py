@@ -13,6 +13,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -139,6 +140,7 @@ def encode_labels(
     names: Sequence[str] | None = None,  # label names in their order, where the labels are names out of them
 ) -> tuple[dict[str, np.ndarray], list[str]]:  # split -> int64 (n,), and the label names
     "Labels as numbers from 0; raises `ValueError` naming the first row whose label is missing or no label."
+    texts: dict[str, list[Any]]
     if names is not None:
         texts = {split: list(values) for split, values in labels.items()}
         known, expected = {name: i for i, name in enumerate(names)}, f"0 to {len(names) - 1}"
@@ -154,7 +156,7 @@ def encode_labels(
                 if known is None and isinstance(value, float | decimal.Decimal) and math.isfinite(value):
                     hint = f"; {_REGRESSION}"
                 raise ValueError(f"{name_of(split, row)}: label {value!r}; expected {expected}{hint}")
-    if known is None:
+    if known is None or names is None:
 
         def row_of(text: str) -> str:
             return next(name_of(split, found.index(text)) for split, found in texts.items() if text in found)
@@ -181,9 +183,9 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 def _numbers(value: object, name: str) -> list[float]:
     "The numbers of a row, one for each column."
-    found = []
-    for column, cell in value.items() if isinstance(value, dict) else [("", value)]:
-        text = cell.strip() if isinstance(cell, str) else cell
+    found, cells = [], dict(value) if isinstance(value, dict) else {"": value}
+    for column, cell in cells.items():
+        text: Any = cell.strip() if isinstance(cell, str) else cell
         known = isinstance(text, int | float | decimal.Decimal) and not isinstance(text, bool)
         if isinstance(text, str):
             known = bool(_NUMBER.fullmatch(text))
@@ -222,10 +224,11 @@ def _parts(value: object, sign: str | None, name: str) -> list[str]:
             raise ValueError(f"{name}: labels {value!r}; expected a list such as ['a', 'b']") from error
     elif isinstance(value, str):
         value = [part for part in (value.split(sign) if sign else [value]) if part.strip()]
-    found = [*map(label_text, value)] if isinstance(value, list | tuple) else [label_text(value)]
-    if None in found:
+    found = [label_text(part) for part in (value if isinstance(value, list | tuple) else [value])]
+    known = [text for text in found if text is not None]
+    if len(known) < len(found):
         raise ValueError(f"{name}: labels {value!r}; expected words or whole numbers, [] for none")
-    return found
+    return known
 
 
 def _in_order(names: Sequence[str]) -> list[str]:  # numbers by their size
@@ -248,6 +251,7 @@ def encode_targets(
     if task == "classification":
         return encode_labels(labels, name_of, names)
     rows = [(split, row, value) for split, values in labels.items() for row, value in enumerate(values)]
+    found: list[list[Any]]
     if task == "regression":
         found = [_numbers(value, name_of(split, row)) for split, row, value in rows]
         table, order = np.array(found), []
@@ -271,7 +275,7 @@ def encode_targets(
     else:
         found = []
         for split, row, value in rows:
-            tags = [*map(label_text, value)] if isinstance(value, list) else [None]
+            tags: list[Any] = [*map(label_text, value)] if isinstance(value, list) else [None]
             if None in tags:
                 wanted = "expected a list of tags, one a word"
                 raise ValueError(f"{name_of(split, row)}: labels {value!r}; {wanted}")

@@ -27,6 +27,7 @@ from transfergraph.data.folders import (
     subfolders,
     visible,
 )
+from .images import decode_images
 from .splits import FILE_OF_IMAGE, Columns, Table, names_of, read_splits, table_of
 from transfergraph.data.tables import (
     LABEL_COLUMNS,
@@ -116,7 +117,7 @@ def read_tables(
     text_column: Columns | None,
     label_column: Columns | None,
     where: str,
-    decode: Callable | None = None,  # (read, names) -> images
+    decode: Callable = decode_images,  # (read, names) -> images
 ) -> Source:
     "Texts or images, and labels, from files of tables."
     several = {name: [files] if isinstance(files, Path) else files for name, files in paths.items()}
@@ -241,8 +242,8 @@ def read_image_table(
         column = text_column or named[first][0]
         how = (splits, column, label_column, decode, str(root), True)
         return read_splits(list(named), opened.__getitem__, *how)
-    if missing := next((name for name, place in at.items() if place and alone), None):
-        column, table = at[missing][0], opened[missing][0]
+    if missing := next(((place[0], opened[name][0]) for name, place in at.items() if place and alone), None):
+        column, table = missing
         value = next(value for value in table.read([column])[0][0] if value)
         what = f"none of the images in column {column!r}, such as {value!r}, is there"
         raise ValueError(f"{table.where}: {what}; expected them in {root}")
@@ -256,7 +257,7 @@ def table_of_dataset(found: "datasets.Dataset", where: str, row: str, folder: Pa
     "A table of the datasets library."
     import datasets
 
-    kinds = {}
+    kinds: dict[str, list[str] | str] = {}
     for column, feature in found.features.items():
         inner = getattr(feature, "feature", feature)  # of a list, such as tags of words
         if isinstance(inner, datasets.ClassLabel):
@@ -267,7 +268,7 @@ def table_of_dataset(found: "datasets.Dataset", where: str, row: str, folder: Pa
             kinds[column] = "text"
 
     def read(columns: list[str]) -> tuple[list[Sequence], Sequence[int]]:
-        values = []
+        values: list[Sequence] = []
         for column in columns:
             if kinds.get(column) == "image":
                 raw = found.select_columns([column]).cast_column(column, datasets.Image(decode=False))

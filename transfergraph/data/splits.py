@@ -46,7 +46,7 @@ def _choose_column(candidates, usual, where: str, what: str, columns) -> str:
 Columns = str | tuple[str, ...]  # a name, or several: the two sides of a pair, or one for each label
 
 
-def names_of(column: Columns | None) -> list[str]:
+def names_of(column: str | Sequence[str] | None) -> list[str]:
     "The names in what may be one, several or none."
     return [column] if isinstance(column, str) else list(column or ())
 
@@ -85,7 +85,7 @@ class Table:
 
     where: str  # what to call it in an error
     columns: list[str]
-    read: Callable[[list[str]], tuple[list[Sequence], Sequence[int]]]  # values of columns, numbers of rows
+    read: Callable[[list[str]], tuple[Sequence[Sequence], Sequence[int]]]  # values of columns, row numbers
     kinds: dict[str, list[str] | str] = field(default_factory=dict)  # see `transfergraph.data.tables.Opened`
     folder: Path | None = None  # where names of files begin
     row: str = "{}: row {}"  # how an error calls a row
@@ -100,7 +100,7 @@ class Rows:
     labels: Sequence
     name_of: Callable[[int], str]
     names: list[str] | None  # of labels, in their order
-    file_of: Callable[[str], Path] | None = None
+    file_of: Callable[[str], Path]  # name of an image file -> where it lies
 
     def take(self, rows: Sequence[int]) -> "Rows":
         "Some of the rows."
@@ -240,10 +240,11 @@ def _parts(found: Mapping[str, Rows], image: bool, decode: Callable, known: bool
         return Source("text", filled_texts(texts, where))
     parts = {}
     for split, rows in found.items():
-        if not image and files[split] is None:
+        paths = None if image else files[split]
+        if not image and paths is None:
             raise ValueError(f"{where}: {split} holds texts, others names of images; expected one of the two")
-        sizes = None if image else lambda paths=files[split]: [path.stat().st_size for path in paths]
-        contents = [] if image else [path.read_bytes for path in files[split]]
+        sizes = None if paths is None else lambda paths=paths: [path.stat().st_size for path in paths]
+        contents = [path.read_bytes for path in paths or ()]
         contents = contents or [_named(rows.name_of, row, read) for row, read in enumerate(rows.items)]
         parts[split] = image_part(rows.labels, rows.name_of, contents, decode, sizes)
     return Source("image", parts)
@@ -302,7 +303,7 @@ def read_splits(
     columns = [column for column in first.columns if column != by or column in given]
     text, label = choose_columns(columns, text_column, label_column, first.where, texts, classes)
     others = [c for c in first.columns if c not in (*names_of(text), *names_of(label), by)]
-    odd = label_column is None and label not in classes and label.strip().lower() not in LABEL_COLUMNS
+    odd = label_column is None and label not in classes and str(label).strip().lower() not in LABEL_COLUMNS
     if odd and not others:
         say(f"{where}: labels are in {label!r}, the only other column; label_column=NAME takes another")
     if others and None in (text_column, label_column):

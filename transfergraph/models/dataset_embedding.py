@@ -115,7 +115,7 @@ def squared_lengths(
 
 def filter_information(
     probe: Backbone,
-    items: Sequence,  # (n, height, width, 3) images, or texts
+    items: np.ndarray | Sequence,  # (n, height, width, 3) images, or texts
     weight: np.ndarray,  # (d, c), of the head
     bias: np.ndarray,  # (c,)
     layers: int | str = "all",  # see `filter_layers`
@@ -203,7 +203,7 @@ def _of_layers(calls, tables, changes):
 def task2vec(
     probe: Backbone | np.ndarray,  # the network; or (n, d) features, for the information of a gain on each
     labels: np.ndarray,  # (n,), integers
-    items: Sequence | None = None,  # (n,) texts or (n, height, width, 3) images; with a network only
+    items: np.ndarray | Sequence | None = None,  # (n,) texts or (n, height, width, 3) images; of a network
     *,
     layers: int | str = "all",  # whose filters count: "all", or so many of the last layers
     penalty: float = 1.0,  # of the head, see `fit_head`
@@ -227,8 +227,10 @@ def task2vec(
     """
     labels = np.asarray(labels)
     if items is None:
+        if isinstance(probe, Backbone):
+            raise ValueError("a network was given without items; expected both, or its features alone")
         return feature_information(probe, *fit_head(probe, labels, penalty))
-    if isinstance(probe, np.ndarray):
+    if not isinstance(probe, Backbone):
         raise ValueError("items were given with features; expected a network with them")
     if len(items) != len(labels):
         raise ValueError(f"labels are {len(labels)} for {len(items)} items; expected one each")
@@ -238,5 +240,5 @@ def task2vec(
     if max_items is not None and len(labels) > max_items:
         shuffled = np.random.default_rng(random_state).permutation(len(labels))
         rank = pd.Series(labels[shuffled]).groupby(labels[shuffled]).cumcount().to_numpy()
-        items = items[np.sort(shuffled[np.argsort(rank, kind="stable")[:max_items]])]
+        items = np.asarray(items)[np.sort(shuffled[np.argsort(rank, kind="stable")[:max_items]])]
     return filter_information(probe, items, weight, bias, layers, batch_size, device, progress)

@@ -48,7 +48,7 @@ class Result:
     backbone: "Backbone"  # the fine-tuned one, with the new head and its label names
 
 
-class _Features:
+class _Features(Inputs):
     "Features in place of items, for `linear`."
 
     lengths = None
@@ -95,6 +95,7 @@ def finetune(
         expected = f"expected a validation_share, or such a split in {dataset.name}"
         raise ValueError(f"patience is {settings.patience}; {expected}")
     with seeded(random_state, device):
+        inputs: dict[str, Inputs]
         head = torch.nn.Linear(backbone.n_features, dataset.n_classes).to(device)
         torch.nn.init.zeros_(head.weight)
         torch.nn.init.zeros_(head.bias)
@@ -188,7 +189,7 @@ def plan_runs(
     seeds: Iterable[int],
 ) -> list[Run]:  # model by model, so that each is loaded once
     "All runs, in the order of the final table; raises `ValueError` where a name comes twice."
-    named = [(b, b) if isinstance(b, str) else tuple(b) for b in backbones]
+    named: list[tuple[str, Any]] = [(b, b) if isinstance(b, str) else b for b in backbones]
     datasets = list(datasets)
     for kind, names in (("backbones", [n for n, _ in named]), ("datasets", [d.name for d in datasets])):
         if twice := [name for name in names if names.count(name) > 1]:
@@ -216,7 +217,8 @@ class Runner:
         half: bool = False,
     ):
         self.datasets, self.device, self.save, self.half = {d.name: d for d in datasets}, device, save, half
-        self.loaded, self.backbone = None, None
+        self.loaded: str | None = None  # name of the backbone that is kept
+        self.backbone: Backbone | None = None
 
     def __call__(self, run: Run) -> dict[str, Any]:  # a row of the records; no accuracy where it failed
         "Make a run and never raise, but for a keyboard interrupt."
@@ -225,11 +227,12 @@ class Runner:
             if self.loaded != run.model:
                 self.loaded, self.backbone = None, None
                 self.backbone, self.loaded = _load(run.load), run.model
+            assert self.backbone is not None
             result = finetune(self.backbone, self.datasets[run.dataset], run.settings, run.seed, self.device)
             if self.save is not None:
                 result.backbone.save(saved_at(self.save, run), half=self.half)
-            values = {"accuracy": result.accuracy, "epochs": result.epochs, "runtime_s": result.runtime_s}
-            values["quality"] = "ok"
+            values: dict[str, Any] = {"accuracy": result.accuracy, "epochs": result.epochs}
+            values |= {"runtime_s": result.runtime_s, "quality": "ok"}
         except Exception as e:  # whatever a model may do, the others go on
             values = {"runtime_s": time.perf_counter() - start, "quality": f"failed: {reason(e)}"}
             if "torch" in sys.modules:
@@ -276,11 +279,11 @@ def finetune_all(
     "Fine-tune every model on every dataset; what is finished already is not repeated."
     from tqdm import tqdm
 
-    datasets = [load_dataset(d) if isinstance(d, str | os.PathLike) else d for d in datasets]
-    runs = plan_runs(backbones, datasets, settings, seeds)
+    loaded = [load_dataset(d) if isinstance(d, str | os.PathLike) else d for d in datasets]
+    runs = plan_runs(backbones, loaded, settings, seeds)
     if n_jobs < 1:
         raise ValueError(f"n_jobs is {n_jobs}; expected 1 or more processes")
-    runner = Runner(datasets, device, None if save is None else os.path.abspath(save), half)
+    runner = Runner(loaded, device, None if save is None else os.path.abspath(save), half)
     own, bar = Path(records), tqdm(total=len(runs), desc="fine-tuning", disable=not progress)
     with folder_lock(own.parent, own.name), bar:
         both = [{row["run"]: row for row in read_lines(path, mend=True)} for path in (own, _failed(own))]

@@ -11,13 +11,13 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .backbone import Backbone
 from .checkpoints import one_line
-from .preparation import ImageInputs, ProcessorInputs, TextInputs
+from .preparation import TextInputs
 
 if TYPE_CHECKING:
     import torch
@@ -70,8 +70,10 @@ def class_head(
 ) -> "torch.nn.Module | None":
     "The head, if an item has one class of several; else None, as a softmax would say what nobody trained."
     kinds = {"regression": "is a regression", "multi_label_classification": "gives several labels to an item"}
-    why = "gives one number, not classes" if head.out_features == 1 else kinds.get(problem_type)
-    return without_head(name, why) if why else head
+    why = "gives one number, not classes" if head.out_features == 1 else kinds.get(problem_type or "")
+    if why:
+        without_head(name, why)
+    return None if why else head
 
 
 def linear(weight: "torch.Tensor", bias: "torch.Tensor | None") -> "torch.nn.Linear":
@@ -108,7 +110,7 @@ def assemble_backbone(
     name: str,
     facts: dict,  # of the row in the zoo's `models`: architecture, family, source
     body: "torch.nn.Module",
-    preparation: ImageInputs | ProcessorInputs | TextInputs,
+    preparation: Any,  # one of ImageInputs, ProcessorInputs and TextInputs
     head: "torch.nn.Module | None",
     label_names: list[str] | None,
 ) -> Backbone:
@@ -129,10 +131,11 @@ def assemble_backbone(
         raise ValueError(f"{name}: its features are {what}")
     width = found[0].shape[1]
     names = [str(n) for n in label_names] if head is not None and label_names else None
-    if names and len(names) != head.out_features:
+    if head is not None and names and len(names) != head.out_features:
         raise ValueError(f"{name}: {len(names)} label names for {head.out_features} classes")
     n_params = sum(p.numel() for p in body.parameters())  # a head is as large as its dataset has classes
-    metadata = {"model": name, "modality": preparation.modality, "architecture": None, "family": None}
+    metadata: dict[str, Any] = {"model": name, "modality": preparation.modality}
+    metadata |= {"architecture": None, "family": None}
     metadata |= {"n_params": n_params, "input_size": preparation.length, "pretrained_on": None}
     metadata |= {"pretrained_accuracy": None, "source": "local"} | facts
     return Backbone(name, body, preparation, width, metadata, head, names)

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -149,7 +149,7 @@ def with_layers(
             raise ValueError(f"{backbone.spec}: is a model for images; expected one for texts")
         preparation = WordInputs(preparation)
     body = layers_body()(backbone.body, words, every).eval()
-    items = [["the", "cat"]] if words else ["the cat"] if backbone.modality == "text" else noise()
+    items: Any = [["the", "cat"]] if words else ["the cat"] if backbone.modality == "text" else noise()
     with torch.inference_mode():
         try:
             widths = [block.shape[1] for block in body.blocks(preparation(items))]

@@ -9,6 +9,7 @@ __all__ = ['load_backbone']
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def load_backbone(
     import timm
 
     spec, scratch = os.fspath(spec), random_state is not None
-    draw = {"input_size": input_size, "random_state": random_state}
+    draw: dict[str, Any] = {"input_size": input_size, "random_state": random_state}
     short = spec.removeprefix("timm/")
     name, folder, facts, backbone = spec, None, {}, None
     here = os.path.isdir(os.path.expanduser(spec))  # leaves a ~ of nobody as it is
@@ -94,11 +95,11 @@ def load_backbone(
     else:
         folder = fetch(spec, allow_pickle, cache_dir, revision)
         facts = read_card(folder)
-    library, config = _library(folder, allow_pickle) if folder else (None, None)
-    limits = {"allow_pickle": allow_pickle, "layers": layers, "max_length": max_length}
-    if library == SENTENCE:
+    library, config = _library(folder, allow_pickle) if folder else (None, {})
+    limits: dict[str, Any] = {"allow_pickle": allow_pickle, "layers": layers, "max_length": max_length}
+    if folder and library == SENTENCE:
         backbone = from_sentence_transformers(name, folder, **limits, random_state=random_state)
-    elif library == TRANSFORMERS:
+    elif folder and library == TRANSFORMERS:
         backbone = from_transformers(name, folder, **limits, **draw)
     elif layers is not None:
         raise ValueError(f"{spec}: layers={layers} is for models of transformers, this one is of timm")
@@ -109,6 +110,7 @@ def load_backbone(
             if not any("Classification" in str(kind) for kind in config.get("architectures") or ()):
                 config = config | {"num_classes": 0}
         backbone = from_timm(name, config, tensors, **draw)
+    assert backbone is not None, spec
     if modality not in (None, backbone.modality):
         raise ValueError(f"{spec}: expected a model for {modality}s, this one is for {backbone.modality}s")
     if scratch:
@@ -119,7 +121,7 @@ def load_backbone(
     return backbone
 
 
-def _library(folder: Path, allow_pickle: bool) -> tuple[str, dict | None]:
+def _library(folder: Path, allow_pickle: bool) -> tuple[str, dict]:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     config = read_config(folder) if "config.json" in files else None
-    return library_of(config, files, str(folder), allow_pickle), config
+    return library_of(config, files, str(folder), allow_pickle), config or {}

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def as_images(items: np.ndarray) -> np.ndarray:  # (n, h, w, 3), uint8, a copy t
 class ProcessorInputs:
     "Images to the tensor that the processor of a model of transformers makes of them."
 
-    processor: "object"  # of transformers
+    processor: Any  # of transformers
 
     modality: ClassVar[str] = "image"
 
@@ -138,7 +138,7 @@ _NOT_PIXELS = ("image_processor_type", "processor_class", "return_tensors", "dev
 class TextInputs:
     "Texts to padded token ids."
 
-    tokenizer: "object"  # of transformers
+    tokenizer: Any  # of transformers
     max_length: int  # tokens, special ones included
     side: str = "right"  # of the padding, or "left"
     prompt: str = ""  # put before every text
@@ -158,10 +158,11 @@ class TextInputs:
                 raise ValueError(f"text {i} of the batch: expected str, got {type(text).__name__}")
         options = {"truncation": True, "max_length": self.max_length}
         pairs = [text for text in texts if isinstance(text, tuple)]
-        if pairs and len(pairs) < len(texts):
+        alone = [self.prompt + text for text in texts if isinstance(text, str)]
+        if pairs and alone:
             raise ValueError("texts of the batch: some are pairs, others not; expected one of the two")
         given = [[self.prompt + first for first, _ in pairs], [second for _, second in pairs]]
-        given = given if pairs else [[self.prompt + text for text in texts]]
+        given = given if pairs else [alone]
         return self.batch(self.tokenizer(*given, **options) if texts else {"input_ids": []})
 
     def batch(
@@ -211,7 +212,7 @@ class TextInputs:
 
     @property
     def settings(self) -> dict:
-        said = {"max_length": self.max_length}
+        said: dict[str, Any] = {"max_length": self.max_length}
         said |= {"prompt": self.prompt} if self.prompt else {}
         said |= {"side": self.side} if self.side != "right" else {}
         if not hasattr(self.tokenizer, "backend_tokenizer"):

@@ -9,6 +9,7 @@ __all__ = ['from_sentence_transformers', 'read_chain']
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 from .backbone import Backbone, sentence_body
 from .checkpoints import lacking, one_line, read_config, read_header, weight_files
@@ -50,7 +51,7 @@ def from_sentence_transformers(
         if len(said) > 1 or said[0] not in modes:
             wanted = f"expected one of {', '.join(modes)} where the encoder is cut or drawn"
             raise ValueError(f"{name}: its pooling is {', '.join(said)}; {wanted}")
-        how = {"allow_pickle": allow_pickle, "layers": layers, "max_length": max_length}
+        how: dict[str, Any] = {"allow_pickle": allow_pickle, "layers": layers, "max_length": max_length}
         return from_transformers(name, first, random_state=random_state, pooling=modes[said[0]], **how)
     files = {path.name for path in first.iterdir()}
     raw = read_config(first)
@@ -88,8 +89,8 @@ def from_sentence_transformers(
     shortened = prompt and not all(getattr(part, "include_prompt", True) for part in model)
     length = model.preprocess(["a"], prompt=prompt)["prompt_length"] if shortened else None
     filler = getattr(encoder.config, "pad_token_id", None)
-    told = {"prompt": prompt or "", "filler": filler, "n_tokens": n_tokens}
-    preparation = TextInputs(model.tokenizer, model.max_seq_length, **told)
+    length_of = (model.tokenizer, model.max_seq_length)
+    preparation = TextInputs(*length_of, prompt=prompt or "", filler=filler, n_tokens=n_tokens)
     body = sentence_body()(model.eval(), length)
     preparation, alone = padded(name, body, preparation)
     if alone:
@@ -98,7 +99,7 @@ def from_sentence_transformers(
     facts["source"] = "transformers"
     ours = raw.get("pooling") == "sentence-transformers" and not raw.get("headless")
     head = saved_head(weights) if ours else None
-    names = [encoder.config.id2label[i] for i in range(head.out_features)] if ours else None
+    names = None if head is None else [encoder.config.id2label[i] for i in range(head.out_features)]
     return assemble_backbone(name, facts, body, preparation, head, names)
 
 

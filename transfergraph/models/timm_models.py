@@ -7,7 +7,7 @@ __all__ = ['from_timm']
 
 # %% ../../nbs/05_models/06_timm_models.ipynb #f5bc0f51
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .backbone import Backbone, timm_body
 from .checkpoints import lacking, one_line
@@ -49,7 +49,7 @@ def from_timm(
         raise ValueError(f"{name}: takes images of {channels} channels; expected 3 (red, green, blue)")
     if input_size:
         cfg |= {"input_size": (3, input_size, input_size), "crop_pct": 1.0, "crop_mode": "squash"}
-    said = args.pop("num_classes", config.get("num_classes", cfg.get("num_classes")))
+    said: Any = args.pop("num_classes", config.get("num_classes", cfg.get("num_classes")))
     n_classes = int(said or 0) if tensors else 0
     cfg |= {"architecture": architecture, "num_classes": n_classes}
     weights = {"state_dict": dict(tensors)} if tensors else {}
@@ -60,7 +60,7 @@ def from_timm(
     except FAILURES as error:
         said, known = str(error).partition("Unexpected")[0], f"timm's {architecture}"
         lack = re.findall(r'"([\w.]+)"', said) if "Missing key" in said else ()
-        why = lacking("", known, lack, tensors).removeprefix(": ") if lack else one_line(error)
+        why = lacking("", known, lack, tensors or ()).removeprefix(": ") if lack else one_line(error)
         raise ValueError(f"{name}: does not fit {known} ({why})") from error
     model.pretrained_cfg = model.default_cfg = cfg  # what timm puts there holds on to the tensors
     _, height, width = cfg["input_size"]
@@ -70,7 +70,8 @@ def from_timm(
     body = timm_body()(model, {"architecture": architecture, "model_args": args, "pretrained_cfg": cfg})
     head = _timm_head(name, body, preparation) if n_classes else None
     if head is not None and _is_projection(architecture, cfg):
-        head = without_head(name, "is the projection of a CLIP, which has no classes")
+        without_head(name, "is the projection of a CLIP, which has no classes")
+        head = None
     head = head and class_head(name, head, config.get("problem_type"))
     names = config.get("label_names") or (config.get("pretrained_cfg") or {}).get("label_names")
     family = type(model).__module__.rpartition(".")[2]

@@ -11,9 +11,9 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field
@@ -127,9 +127,11 @@ KEEP = 2**30  # bytes of prepared items to keep at most
 class Inputs:
     "The items of one split as a backbone takes them; call with an index to get a batch on the device."
 
-    def __init__(self, backbone: Backbone, items: Sequence, device: "torch.device"):
-        self.prepare, self.items, self.device = backbone.prepare, items, device
-        self.whole, self.lengths = None, None
+    def __init__(self, backbone: Backbone, items: Any, device: "torch.device"):
+        self.items, self.device = items, device
+        self.prepare: Callable[[Any], Any] = backbone.prepare
+        self.whole: Any = None  # all of them on the device, where they fit
+        self.lengths: np.ndarray | None = None
         first = backbone.prepare(items[:1])
         if isinstance(first, dict):
             self.whole = to_device(backbone.prepare(items), device)

@@ -12,7 +12,7 @@ import inspect
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .backbone import Backbone, transformers_body
 from transfergraph.models.checkpoints import (
@@ -99,7 +99,7 @@ def text_limits(model: "torch.nn.Module") -> tuple[list[int], int | None]:
     return limits, None
 
 
-def check_room(folder: Path, tokenizer: object) -> None:
+def check_room(folder: Path, tokenizer: Any) -> None:
     "Raise `ValueError` for a tokenizer whose limit leaves nothing of a text."
     limit, own = tokenizer.model_max_length, tokenizer.num_special_tokens_to_add()
     if limit <= own:
@@ -108,7 +108,7 @@ def check_room(folder: Path, tokenizer: object) -> None:
 
 
 def _texts(folder: Path, model: "torch.nn.Module", max_length: int) -> TextInputs:
-    tokenizer = read_tokenizer(folder)
+    tokenizer: Any = read_tokenizer(folder)
     check_room(folder, tokenizer)
     limits, n_tokens = text_limits(model)
     limits += [max_length, tokenizer.model_max_length]
@@ -139,7 +139,7 @@ def _pictures(folder: Path, input_size: int | None) -> ProcessorInputs:
 def _model(name, folder, kind, config, raw, allow_pickle: bool, trained: bool, short: bool) -> tuple:
     "The model, the head on pooled features where one was saved here, and names of tensors that are random."
     plain = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
-    options = {"add_pooling_layer": False} if plain else {}
+    options: dict[str, Any] = {"add_pooling_layer": False} if plain else {}
     if not trained:
         return kind(config, **options).float().eval(), None, ()
     files = weight_files(folder, allow_pickle)
@@ -252,7 +252,7 @@ def from_transformers(
         with drawn_by(random_state):
             how = {"allow_pickle": allow_pickle, "trained": random_state is None, "short": layers is not None}
             model, head, absent = _model(name, folder, kind, config, raw, **how)
-    preparation = _pictures(folder, input_size) if image else _texts(folder, model, max_length)
+    preparation: Any = _pictures(folder, input_size) if image else _texts(folder, model, max_length)
     tuned, head_name = "Classification" in kind.__name__, "head"
     if tuned:
         sample = {"pixel_values": preparation(noise())} if image else preparation([SAMPLE_TEXTS[1]])
@@ -260,8 +260,9 @@ def from_transformers(
         absent = {key for key in absent if not found or not key.startswith(f"{found[1]}.")}
         keep = random_state is None and not raw.get("headless")
         if found is None:
-            model, tuned = model.base_model, False
-            head = without_head(name) if keep else None
+            model, tuned, head = model.base_model, False, None
+            if keep:
+                without_head(name)
         else:
             head, head_name = found if keep else (None, found[1])
             head = head and class_head(name, head, config.problem_type)

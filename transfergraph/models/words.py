@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,10 @@ from .checkpoints import find_installed
 from ..zoo.matrices import embeddings, with_probe
 from ..zoo.tables import Zoo
 
-WORDS_PROBE = {"spec": "minilm", "parts": 1}  # the encoder, and the way that parts are put together
+WORDS_PROBE: dict[str, Any] = {
+    "spec": "minilm",
+    "parts": 1,
+}  # encoder, and how parts are put together
 MOST_TOKENS = 128  # of a text that the encoder reads
 
 # %% ../../nbs/05_models/13_words.ipynb #8edb47106e1a46a883d545849b8ab81b
@@ -182,7 +186,7 @@ def guess_language(texts: Iterable[str]) -> str | None:  # a key of `FUNCTION_WO
         return None
     count = lambda known: sum(word in known for word in words) / max(len(words), 1)
     shares = {name: count(known) for name, known in FUNCTION_WORDS.items()}
-    best, second = sorted(shares, key=shares.get)[:-3:-1]
+    best, second = sorted(shares, key=shares.__getitem__)[:-3:-1]
     if shares[best] >= 0.08 and shares[best] >= 1.2 * shares[second]:
         return best
     if sum(letter > "\u024f" for letter in letters) > 0.3 * len(letters):  # beyond Latin letters
@@ -221,7 +225,7 @@ SAMPLED_CHARACTERS = 1000  # of a text that is sampled
 DESCRIPTION_WEIGHT = 4.0  # of a description; that of each other part is 1
 
 
-def cell_list(value: object) -> list[str]:  # empty where there is nothing
+def cell_list(value: Any) -> list[str]:  # empty where there is nothing
     "What a cell of a zoo lists, joined by `|`; a list stays one."
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return []
@@ -263,9 +267,9 @@ def combine_words(parts: Sequence[list[tuple[float, list[str]]]]) -> list[np.nda
     return found
 
 
-def dataset_words(*name: str, **facts: object) -> np.ndarray | None:  # see `word_parts`
+def dataset_words(name: str | Sequence[str] = "", **facts: Any) -> np.ndarray | None:  # see `word_parts`
     "What a dataset is about, as a vector (384,) of length 1; `None` where nothing tells anything."
-    return combine_words([word_parts(*name, **facts)])[0]
+    return combine_words([word_parts(name, **facts)])[0]
 
 # %% ../../nbs/05_models/13_words.ipynb #1671c31a24314836a5b85d7ef7fbf015
 _FACTS = ("task", "languages", "domains", "description", "class_names", "modality")

@@ -250,7 +250,7 @@ def choose_combinations(
     off = {level: np.mean(each) if each else 0.0 for level, each in off.items()}
     plausible = [level for level in levels if off[level] <= 1.5 * min(off.values())]
     mean_worth = {k: np.mean([worth.get((c, k), 0.0) for c in values]) for k in plausible}
-    level = max(plausible, key=mean_worth.get)
+    level = max(plausible, key=mean_worth.__getitem__)
     best = best if inner else None
     by_value = sorted(values, key=lambda c: -worth.get((c, level), 0.0))[:best]
     by_order = sorted(orders or (), key=lambda c: -worth.get(c, 0.0))[:best]

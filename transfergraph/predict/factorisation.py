@@ -315,7 +315,8 @@ def restore_factorisation(table: RecordTable, arrays: dict[str, np.ndarray]) -> 
     scale, noise = (float(arrays[name][0]) for name in ("length_scale", "noise"))
     nystrom = NystromFeatures(scale, *(arrays[f"nystrom.{name}"] for name in _NYSTROM))
     level, width = ((arrays[k][:-1], float(arrays[k][-1])) for k in ("level", "width"))
-    levels = Levels(level, width, tuple(map(float, arrays["bounds"])))
+    low, high = map(float, arrays["bounds"])
+    levels = Levels(level, width, (low, high))
     known = {name: arrays[name] for name in _VECTORS}
     empty = np.zeros((len(table.models), 0))  # until records are read
     vectors = Vectors(models=empty, model_covariance=empty, **known, noise=noise)

@@ -8,6 +8,8 @@ __all__ = ['MODEL_KERNELS', 'DATASET_KERNELS', 'KERNELS', 'CONSTANT_FEATURE', 'K
            'target_features', 'EvidenceRidge', 'smooth']
 
 # %% ../../nbs/07_predict/02_gaussian_process.ipynb #796c84ca
+import functools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -96,13 +98,14 @@ KERNELS = {
 
 def dataset_covariance(table: RecordTable, kernel: Kernel) -> np.ndarray:  # (d, d)
     "How alike datasets are."
-    return sum(weight * DATASET_KERNELS[name](table) for name, weight in kernel.dataset.items())
+    parts = [weight * DATASET_KERNELS[name](table) for name, weight in kernel.dataset.items()]
+    return functools.reduce(operator.add, parts)
 
 
 def covariances(table: RecordTable, kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
     "The two factors of the covariance: (n, n) of models, (d, d) of datasets."
-    models = sum(weight * MODEL_KERNELS[name](table) for name, weight in kernel.model.items())
-    return models, dataset_covariance(table, kernel)
+    models = [weight * MODEL_KERNELS[name](table) for name, weight in kernel.model.items()]
+    return functools.reduce(operator.add, models), dataset_covariance(table, kernel)
 
 # %% ../../nbs/07_predict/02_gaussian_process.ipynb #b5287b11
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ class Process:
 
     def left_out(self, dataset: int) -> dict[str, np.ndarray]:  # label -> (n,), NaN for models without record
         "Expected labels on a dataset as if none of its pairs were known."
+        assert self.inverse is not None, "`LearnerSet.process` makes what was not kept"
         group = np.flatnonzero(self.columns == dataset)
         own = np.linalg.solve(self.inverse[np.ix_(group, group)], self.weights[group])
         found = np.full((len(self.covariance[0]), len(self.labels)), np.nan)
@@ -171,6 +175,7 @@ def leave_out_effects(process: Process, table: RecordTable, row: int, column: in
     "Columns part, effect (of a z-score), records: what is expected of a model, less without some records."
     models, datasets = process.covariance
     label = process.labels.index("z")
+    assert process.inverse is not None, "`LearnerSet.process` makes what was not kept"
     weights = process.inverse @ (models[row, process.rows] * datasets[column, process.columns])
     own = process.rows == row
     family, source = (
@@ -265,7 +270,7 @@ class EvidenceRidge:
         self.features = features
         self.values, self.vectors = np.linalg.eigh(gram.toarray() if hasattr(gram, "toarray") else gram)
         self.values = self.values.clip(0)
-        self.penalty, self.weights = 1.0, None
+        self.penalty, self.weights = 1.0, np.zeros((0, 0))  # until `fit`
 
     def fit(self, vectors: np.ndarray, covariance: np.ndarray) -> np.ndarray:  # (n, p), the expected vectors
         "Fit weights, given the covariance (p, p) that features leave open; move the penalty to evidence."

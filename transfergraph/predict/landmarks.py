@@ -45,12 +45,12 @@ class ErrorModel:
     shared: float = 0.5  # part of the variance that models may share
     by_kinship: float = 0.5  # of that, what is told by kinship, and not by errors elsewhere
 
-    def columns(self, rows: Sequence[int], without: int | None = None) -> np.ndarray:  # (n, k)
+    def columns(self, rows: np.ndarray | Sequence[int], without: int | None = None) -> np.ndarray:  # (n, k)
         "Covariances of all models with some."
         factors = self.factors if without is None else np.delete(self.factors, without, 1)
         share = self.by_kinship if self.kinship is not None else 0.0
         found = (1 - share) * (factors @ factors[rows].T) / max(factors.shape[1], 1)
-        if share:
+        if share and self.kinship is not None:
             spread = np.sqrt(self.variances)
             found = found + share * self.kinship[:, rows] * np.outer(spread, spread[rows])
         found = self.shared * found

@@ -8,7 +8,7 @@ __all__ = ['OWN', 'weighted_mean', 'related_mean', 'describe', 'Forest', 'tree_a
 
 # %% ../../nbs/07_predict/03_learners.ipynb #65c18f07
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -143,7 +143,7 @@ class Forest:
         return forest
 
 # %% ../../nbs/07_predict/03_learners.ipynb #938c804e27f84196a10c8828c723f798
-def tree_arrays(forest: object, spread: np.ndarray) -> dict[str, np.ndarray]:
+def tree_arrays(forest: Any, spread: np.ndarray) -> dict[str, np.ndarray]:
     "The arrays of a `Forest` from scikit-learn's, tree after tree, its outputs multiplied by `spread` (l,)."
     trees = [tree.tree_ for tree in forest.estimators_]
     roots = np.cumsum([0, *(tree.node_count for tree in trees)])
@@ -173,7 +173,7 @@ def fit_forest(
     "Trees (150; 100 for cold_start) on the pairs of the known datasets, each described by the others."
     from sklearn.ensemble import ExtraTreesRegressor
 
-    sources = [(table, np.ones(len(table.models), bool))]
+    sources: list[tuple[RecordTable, np.ndarray]] = [(table, np.ones(len(table.models), bool))]
     if not cold_start:
         lost = np.random.default_rng(random_state).random(len(table.models)) < forgotten
         sources.append((table.with_accuracy(np.where(lost[:, None], np.nan, table.accuracy)), lost))

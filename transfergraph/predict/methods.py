@@ -12,7 +12,7 @@ __all__ = ['CATEGORICAL_FEATURES', 'NUMERIC_FEATURES', 'PREDICTORS', 'BASELINES'
 # %% ../../nbs/07_predict/10_methods.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -150,7 +150,7 @@ BASELINES: dict[str, Callable] = {
 }
 
 # %% ../../nbs/07_predict/10_methods.ipynb #4dd4641cc4064e0191573fe9c69df29b
-RANKERS: dict[str, type] = {
+RANKERS: dict[str, Any] = {
     "kriging": Kriging,
     "ensemble": Ensemble,
     "factors": BayesianMatrixFactorization,
@@ -199,7 +199,7 @@ def history_means(table: RecordTable, without: int | None = None) -> np.ndarray:
     return min_max(pd.DataFrame(table.accuracy[:, columns])).mean(axis=1).to_numpy()
 
 
-def gain_over_mean(ranker: object) -> dict[str, float] | None:  # None: the ranker leaves no dataset out
+def gain_over_mean(ranker: Any) -> dict[str, float] | None:  # None: the ranker leaves no dataset out
     "Spearman correlation gained over `history_means` on left-out datasets, and what the first costs."
     if not hasattr(ranker, "left_out"):
         return None
@@ -362,7 +362,8 @@ def predict_target(
     measured = {*zoo.distances["method"], *zoo.embeddings["method"]}
     if measured - {"words"} and distance not in measured:
         raise ValueError(f"the zoo has no distance {distance!r}; expected {' or '.join(sorted(measured))}")
-    embeddings, encoded, found = {None: None}, {}, {}
+    embeddings: dict[tuple | None, Any] = {None: None}
+    encoded, found = {}, {}
     for name in methods:
         if name in BASELINES:
             found[name] = BASELINES[name](known, target, random_state)
@@ -379,7 +380,7 @@ def predict_target(
         predictor, learner, features, score = parts_of(name)
         words = features.endswith("+words") and has_words(known)
         vectors = learner and (learner, words)
-        if vectors not in embeddings:
+        if learner is not None and vectors not in embeddings:
             learnt = build_graph(known, target, **options, words=words)
             embeddings[vectors] = GRAPH_EMBEDDERS[learner](random_state=random_state).fit_transform(learnt)
         if (learner, features, score) not in encoded:  # regressors share it

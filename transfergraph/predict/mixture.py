@@ -124,8 +124,8 @@ def scores_as_candidates(table: RecordTable, base: np.ndarray) -> dict[str, np.n
         matrix = score_matrix(table.zoo, metric).reindex(index=table.models, columns=table.datasets)
         columns = [place_scores(*pair) for pair in zip(matrix.to_numpy(float).T, base.T, strict=True)]
         if sum(column is not None for column in columns) >= max(3, len(columns) / 2):
-            columns = [b if c is None else c for c, b in zip(columns, base.T, strict=True)]
-            found[metric] = np.column_stack(columns)
+            filled = [b if c is None else c for c, b in zip(columns, base.T, strict=True)]
+            found[metric] = np.column_stack(filled)
     return found
 
 # %% ../../nbs/07_predict/07_mixture.ipynb #c774dbd5

@@ -8,6 +8,7 @@ __all__ = ['TOY', 'trained_elsewhere', 'rank_in_general', 'Advice', 'mean_places
 # %% ../../nbs/09_recommend/04_advice.ipynb #8dd0d8092fe74a7c96281538738b07e2
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -140,7 +141,7 @@ def advise(
     dataset: "str | DatasetDescription",  # one of the zoo without records, or a new one
     top: int | None = None,  # how many to give; None: all
     observed: Mapping[str, float] | None = None,  # model -> accuracy on the dataset, of those that were run
-    **filters: object,  # see `keep_models`
+    **filters: Any,  # see `keep_models`
 ) -> Advice:
     """Rank, and say what the ranking rests on.
 
@@ -153,6 +154,7 @@ def advise(
     if ranker is None and new is not None:
         return _without_records(graph, new, top, filters)
     ranking = graph.rank(dataset, observed=observed, **filters)
+    assert ranker is not None, "`rank` raises where there is none"
     means = pd.Series(history_means(ranker.table), ranker.table.models).reindex(ranking["model"])
     ranking["mean_place"] = mean_places(means.to_numpy())
     likeness = None if new is None else find_likeness(graph.zoo, new, graph.tried)

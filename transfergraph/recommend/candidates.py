@@ -13,12 +13,11 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ..build.zoo_spec import read_model_list
 from ..data.dataset import Dataset, load_dataset
 from ..data.tables import open_table, table_suffix
 from transfergraph.models.words import (
@@ -99,7 +98,7 @@ def describe_words(
         domains=domains,
     )
     task = guess_task(zoo, vector, modality, languages) if task is None else task
-    facts = {"words": vector, "task": task, "languages": languages, "domains": domains}
+    facts: dict[str, Any] = {"words": vector, "task": task, "languages": languages, "domains": domains}
     return DatasetDescription(name, modality, **facts)
 
 
@@ -114,7 +113,7 @@ def describe_dataset(
     probe: Mapping | None = None,  # how `load_backbone` is called; None: as the zoo says
     items: int = PROBE_ITEMS,  # how many training items the probe sees, at most
     progress: bool = True,
-    **options: object,  # further ones of `load_dataset`
+    **options: Any,  # further ones of `load_dataset`
 ) -> tuple[Dataset, DatasetDescription]:
     """Load labelled data and describe it in words, and with the zoo's probe.
 
@@ -146,7 +145,8 @@ def describe_dataset(
     )
     embedding = domain_embedding(_features(seen, probe, progress)) if probe else None
     counts = np.bincount(dataset.labels["train"], minlength=dataset.n_classes)
-    facts = {"n_samples": int(counts.sum()), "n_classes": dataset.n_classes, "embedding": embedding}
+    facts: dict[str, Any] = {"n_samples": int(counts.sum()), "n_classes": dataset.n_classes}
+    facts["embedding"] = embedding
     facts |= {"majority_share": float(counts.max() / counts.sum()), "fingerprint": dataset.fingerprint}
     name = f"my {dataset.name}" if dataset.name in set(zoo.datasets["dataset"]) else dataset.name
     return dataset, replace(about, name=name, **facts)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,8 @@ def target_labels(
     labels = labels if rows is None else labels[rows]
     if dataset.task == "token-classification":
         labels = np.concatenate(labels)
-    kind = {"regression": "regression", "multi-label": None}.get(dataset.task, "classes")
+    kinds: dict[str, Any] = {"regression": "regression", "multi-label": None}
+    kind = kinds.get(dataset.task, "classes")
     return Labels(labels, f"{dataset.name}: labels", kind)
 
 
@@ -63,7 +64,7 @@ def _check_scores(scores: Sequence[str], labels: Labels, layers: Sequence[str]) 
 # %% ../../nbs/09_recommend/05_score_models.ipynb #score-models-007
 @dataclass(frozen=True)
 class _Wanted:
-    items: Sequence
+    items: np.ndarray | Sequence
     labels: Labels
     words: bool
     fingerprint: str
@@ -136,7 +137,7 @@ def score_models(
     batch_size: int = 64,
     device: str | None = None,  # by default the GPU where there is one
     progress: bool = True,
-    **options: object,  # of `load_dataset`: task, text_column, label_column, splits and others
+    **options: Any,  # of `load_dataset`: task, text_column, label_column, splits and others
 ) -> pd.DataFrame:  # model, metric, layers, layer, score, runtime_s, n_params, n_features, reason; best first
     """Rank models by scores of their features, from one forward pass of each over the training items.
 
@@ -146,9 +147,8 @@ def score_models(
 
     scores, layers = ([given] if isinstance(given, str) else [*given] for given in (scores, layers))
     if not isinstance(dataset, Dataset):
-        dataset = load_dataset(
-            dataset, **{"size": IMAGE_SIZE, "items": items, "progress": progress} | options
-        )
+        how: dict[str, Any] = {"size": IMAGE_SIZE, "items": items, "progress": progress}
+        dataset = load_dataset(dataset, **how | options)
     elif options:
         raise ValueError(f"{next(iter(options))}: is for data that are loaded here; they are loaded already")
     seen, rows = dataset.items["train"], None

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from ..zoo.matrices import DatasetDescription, check_new, main_distance, main_me
 from ..zoo.tables import TABLES, Zoo, write_tables
 
 # %% ../../nbs/09_recommend/02_transfergraph.ipynb #8edb47106e1a46a883d545849b8ab81b
-FORMAT = 7  # of a saved fit
+FORMAT = 8  # of a saved fit
 MANY = 1_000_000  # pairs of a model and a dataset; zoos with more are fitted by factors
 DENSE = 0.2  # share of pairs with records below which a zoo of more than `SPARSE` is fitted by factors
 SPARSE = 50_000  # pairs
@@ -148,7 +149,7 @@ class TransferGraph:
         dataset: "str | DatasetDescription",  # one of the zoo without records, or a new one
         top: int | None = None,  # how many to give, 1 or more; None: all
         observed: Mapping[str, float] | None = None,  # model -> accuracy on it, of those that were run
-        **filters: object,  # see `keep_models`
+        **filters: Any,  # see `keep_models`
     ) -> pd.DataFrame:  # best first: model, accuracy, low, high, n_params, family, why
         "Models by expected accuracy, given what is known of some."
         if top is not None and top < 1:
@@ -219,10 +220,10 @@ class TransferGraph:
         "Fine-tune as few models as possible; see `search`. The log holds fingerprints of zoo and dataset."
         if budget < 1:
             raise ValueError(f"budget {budget!r}; expected 1 or more")
-        new = isinstance(dataset, DatasetDescription)
-        data = {"data": dataset.fingerprint} if new and dataset.fingerprint else {}
+        new = dataset if isinstance(dataset, DatasetDescription) else None
+        data = {"data": new.fingerprint} if new and new.fingerprint else {}
         facts = {"zoo": self.fingerprint} | data | dict(of or {})
-        name = dataset.name if new else dataset
+        name = new.name if new else str(dataset)
         ranker, again = self.rankers[self._modality(dataset)], None
         if hasattr(ranker, "landmarks"):
             again = lambda reached: ranker.promise(dataset, models, reached)
@@ -258,8 +259,9 @@ def save_fit(graph: TransferGraph, folder: str | os.PathLike) -> None:
     folder = Path(folder)
     if folder.exists() and not (folder / "fit.json").is_file():
         raise ValueError(f"{folder}: is there and holds no saved fit; expected a new folder")
-    facts = {"format": FORMAT, "version": transfergraph.__version__, "fingerprint": graph.fingerprint}
-    facts |= {"distance": graph.distance, "random_state": graph.random_state, "method": graph.method}
+    facts: dict[str, Any] = {"format": FORMAT, "version": transfergraph.__version__}
+    facts |= {"fingerprint": graph.fingerprint, "distance": graph.distance}
+    facts |= {"random_state": graph.random_state, "method": graph.method}
     facts |= {"tried": sorted(graph.tried), "gains": graph.gains, "rankers": {}}
     facts["record_method"] = graph.record_method
     names = {ranker: name for name, ranker in RANKERS.items()}
@@ -297,7 +299,8 @@ def load_fit(folder: str | os.PathLike) -> TransferGraph:
         if bad := [n for n, digest in facts["sha256"].items() if there.get(n) != digest]:
             raise ValueError(f"{folder / bad[0]}: not as it was written; expected a whole fit: fit again")
         found = TransferGraph(facts["random_state"], distance=facts["distance"], method=facts["method"])
-        found.zoo, found.rankers, found.tried = Zoo.load(folder / "zoo"), {}, set(facts["tried"])
+        found.zoo = Zoo.load(folder / "zoo", checked=True)
+        found.rankers, found.tried = {}, set(facts["tried"])
         found.fingerprint, found.gains = facts["fingerprint"], facts["gains"]
         found.record_method = facts["record_method"]
         for modality, about in facts["rankers"].items():

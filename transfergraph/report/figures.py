@@ -14,7 +14,7 @@ import functools
 import io
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -241,7 +241,7 @@ def figure_methods(
     for family, color in FAMILIES.items():
         if family in set(map(method_family, rows["method"])):
             ax.plot([], [], "o-", color=color, label=family)
-    dashed = {"color": "#404040", "lw": 0.9, "ls": "--"}
+    dashed: dict[str, Any] = {"color": "#404040", "lw": 0.9, "ls": "--"}
     for value in rows.loc[rows["method"] == baseline, "mean"][:1]:
         ax.axvline(value, **dashed, zorder=1)
         ax.plot([], [], **dashed, label=f"baseline: {baseline}")

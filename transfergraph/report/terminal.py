@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..run.files import atomic_path
 
@@ -47,6 +47,7 @@ def print_rows(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> None
     from rich.console import Console
     from rich.table import Column, Table
 
+    sides: list[Literal["right", "left"]]
     sides = ["right" if i in set(right) else "left" for i in range(len(rows[0]))]
     columns = [Column(name, justify=side, overflow="fold") for name, side in zip(rows[0], sides)]
     table = Table(*columns, box=SIMPLE_HEAD)
@@ -158,7 +159,8 @@ def error_line(error: Exception) -> str:
     from typer import TyperException
 
     if isinstance(error, TyperException):
-        shown = f"; {error.ctx.command_path} --help shows what is expected" if error.ctx else ""
+        ctx = getattr(error, "ctx", None)  # errors of usage have one
+        shown = f"; {ctx.command_path} --help shows what is expected" if ctx else ""
         text = error.format_message().replace("Value error, ", "")  # pydantic's, says nothing
         return " ".join(text.split()).rstrip(".") + shown
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
@@ -427,7 +429,7 @@ def read_parameters(
     pairs: list[str],  # as `name=value`, the value as YAML
 ) -> dict[str, object]:  # name -> value
     "Parameters of a notebook; raises `ValueError` where they are none."
-    parameters = {}
+    parameters: Any = {}
     if file is not None:
         parameters = yaml_value(Path(file).read_text(encoding="utf-8"), str(file)) or {}
         if not isinstance(parameters, dict):

@@ -18,8 +18,11 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import dataclass_transform
 
 import transfergraph
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 # %% ../../nbs/01_run/01_files.ipynb #8edb47106e1a46a883d545849b8ab81b
 @contextlib.contextmanager
@@ -210,14 +213,18 @@ def folder_lock(
                 path.rmdir()  # nothing came of it
 
 # %% ../../nbs/01_run/01_files.ipynb #4dd4641cc4064e0191573fe9c69df29b
+_Made = TypeVar("_Made")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))  # for type checkers
 def checked(
-    cls: type,  # fields as of a dataclass; a description, see `pydantic.Field`, says what is expected
-) -> type:  # a frozen dataclass; making one raises `ValueError` of one line
+    cls: type[_Made],  # fields as of a dataclass; a description, see `pydantic.Field`, says what is expected
+) -> type[_Made]:  # a frozen dataclass; making one raises `ValueError` of one line
     "Check all fields of a class by their types when one of it is made; no others are allowed."
     from pydantic import ConfigDict, ValidationError
     from pydantic.dataclasses import dataclass
 
-    made = dataclass(cls, frozen=True, config=ConfigDict(extra="forbid", strict=True))
+    made: Any = dataclass(cls, frozen=True, config=ConfigDict(extra="forbid", strict=True))
     make = made.__init__
 
     @functools.wraps(make)
@@ -247,7 +254,7 @@ def _said(error, fields):
 def checked_mapping(cls: type, given: Any, origin: str) -> Any:  # one of the class, made by `checked`
     "Make one from a mapping, as read from a file; raises `ValueError` with its origin."
     if not isinstance(given, Mapping):
-        raise ValueError(f"{origin}: {given!r} is not a mapping of {', '.join(cls.__dataclass_fields__)}")
+        raise ValueError(f"{origin}: {given!r} is not a mapping of {', '.join(cls.__annotations__)}")
     try:
         return cls(**{str(key): value for key, value in given.items()})
     except ValueError as e:

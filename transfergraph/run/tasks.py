@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -120,7 +120,7 @@ def map_unordered(
     n_jobs: int,  # processes; 1: this one, where a task that dies takes all with it
     threads: int = 1,  # of each process
     with_torch: bool = True,  # see `thread_limit`; of this process
-) -> Iterator[tuple[Any, Any]]:  # task and what came of it, or `TaskError`; as they are finished
+) -> Generator[tuple[Any, Any], None, None]:  # task and what came of it, or `TaskError`; as they are finished
     "Apply the function to all tasks, several at a time; close the iterator to end them early."
     import cloudpickle
     from joblib import delayed
@@ -321,7 +321,7 @@ def run_tasks(
     executor: "str | Mapping | Executor | None" = None,  # see `read_executor`
     n_jobs: int = 1,  # processes of `local`, where the executor does not say
     threads: int = 1,  # of each process
-) -> Iterator[tuple[Any, Any]]:  # task and what came of it, or `TaskError`; as they are finished
+) -> Generator[tuple[Any, Any], None, None]:  # task and what came of it, or `TaskError`; as they are finished
     "Apply the function to all tasks, wherever the executor says; close the iterator to end them early."
     if n_jobs < 1:
         raise ValueError(f"n_jobs is {n_jobs}; expected 1 or more processes")

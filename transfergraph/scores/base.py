@@ -155,7 +155,7 @@ class Features:
         if self.tensor:
             import torch
 
-            values = values.detach()
+            values = values.detach()  # type: ignore[union-attr]
             # Apple's devices have no double precision; sparse tensors have no blocks of rows.
             values = values if values.device.type in ("cpu", "cuda") else values.cpu()
             real = not (values.is_complex() or values.is_sparse)
@@ -239,7 +239,7 @@ class Features:
         "Sum of B^T B over the blocks."
         if self.tensor:
             return reduce(operator.iadd, (block.T @ block for block in blocks))
-        total = None  # one triangle is enough, and is added up in place
+        total: Any = None  # one triangle is enough, and is added up in place
         for block in blocks:
             block = block.T if block.flags.c_contiguous else np.asfortranarray(block.T)
             start = {} if total is None else {"beta": 1.0, "c": total, "overwrite_c": True}

@@ -30,7 +30,7 @@ TRANSFERABILITY_SCORES |= ASSIGNMENTS | PROBES | REFERENCE
 QUICK = ["LogME", "H-score", "H-score-shrinkage", "TransRate", "GBC", "LFC", "SFDA"]
 
 
-def inputs_of(metric: str) -> tuple[str, str]:  # such as ("features", "labels")
+def inputs_of(metric: str) -> tuple[str, ...]:  # such as ("features", "labels")
     "What a score looks at: features and labels, features and a reference, or probabilities and labels."
     if metric not in TRANSFERABILITY_SCORES:
         names = {name.lower(): name for name in TRANSFERABILITY_SCORES}
@@ -100,7 +100,7 @@ def score_all(
             raise ValueError(f"{metric} needs {missing.pop()}, which was not given")
     wanted = list(TRANSFERABILITY_SCORES) if metrics is None else list(dict.fromkeys(metrics))
     wanted = [metric for metric in wanted if available.issuperset(inputs_of(metric))]
-    sets = labels if several else {"": labels}
+    sets = labels if isinstance(labels, Mapping) else {"": labels}
     label_sets = {name: as_labels(value, features.n, None) for name, value in sets.items()}
     # LogME alone would take a cheaper way than eigenvectors; beside others it uses theirs.
     order = sorted(wanted, key=lambda name: name in EVIDENCE)

@@ -6,8 +6,9 @@
 __all__ = ['REFERENCE', 'as_pair', 'rsa', 'dds', 'cross_products', 'dse', 'procrustes']
 
 # %% ../../nbs/03_scores/06_representation.ipynb #1f0d0fec
+import operator
 from collections.abc import Iterator
-from functools import wraps
+from functools import reduce, wraps
 
 import numpy as np
 
@@ -98,7 +99,8 @@ def dds(
 def cross_products(first: Features, second: Features) -> np.ndarray:  # (d, d')
     "Product of two centred feature matrices of the same samples."
     blocks = first.row_blocks(max(first.d, second.d))
-    return sum(first.host(first.block(r).T @ first.put(second.host(second.block(r)))) for r in blocks)
+    parts = (first.host(first.block(r).T @ first.put(second.host(second.block(r)))) for r in blocks)
+    return reduce(operator.add, parts)
 
 
 def _distances(features: Features, form: str) -> Iterator[tuple[slice, slice, np.ndarray]]:

@@ -6,6 +6,8 @@
 __all__ = ['SURE', 'SEPARATION', 'explained', 'h_score', 'shrinkage', 'regularised_h_score', 'lfc', 'transrate', 'gbc', 'sfda']
 
 # %% ../../nbs/03_scores/03_separation.ipynb #1864e445
+import functools
+import operator
 from typing import Any, Literal
 
 import numpy as np
@@ -139,7 +141,8 @@ def _class_gram(features: Features, rows: np.ndarray) -> np.ndarray:
     if len(rows) < features.d:
         return _gram(features, features.block(rows), columns=False)
     size = max(64, BLOCK // features.d)
-    return sum(_gram(features, features.block(rows[i : i + size])) for i in range(0, len(rows), size))
+    parts = (_gram(features, features.block(rows[i : i + size])) for i in range(0, len(rows), size))
+    return functools.reduce(operator.add, parts)
 
 
 def transrate(

@@ -10,6 +10,7 @@ import ast
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from html import unescape
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def read_recycling(
     folder: str | os.PathLike,  # the repository IBM/model-recycling, or a copy of its results
     tested: str,  # the table of models, in the folder
     seeds: dict[str, str],  # bare model -> the table of its runs, in the folder
-    spearman: list[str] = (),  # datasets that are measured by a Spearman correlation
+    spearman: Sequence[str] = (),  # datasets that are measured by a Spearman correlation
 ) -> tuple[Zoo, pd.DataFrame]:  # models and records; report
     "English text encoders, fully fine-tuned by one protocol."
     path = Path(folder) / tested
@@ -226,7 +227,7 @@ def read_euroeval(
     models = pd.DataFrame({"model": about["Model"], "n_params": as_number(about["Parameters"])})
     models["family"] = first_word(models["model"])
     models["hub_id"], models["source"] = models["model"], "transformers"
-    models["access"] = np.where(about["Open"] == "✗", None, "open")
+    models["access"] = about["Open"].map(lambda said: None if said == "✗" else "open")
     models = models[models["model"].isin(records["model"])].reset_index(drop=True)
     records["n_runs"] = runs
     return Zoo(models=models, records=records), joined_reports([*(r for _, _, r in read), apart])

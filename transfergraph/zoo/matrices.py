@@ -12,6 +12,7 @@ __all__ = ['DISTANCE_NAMES', 'WORDS_APART', 'main_method', 'accuracy_pairs', 'ac
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +50,7 @@ def accuracy_matrix(
 def score_matrix(zoo: Zoo, metric: str) -> pd.DataFrame:  # (models, datasets), NaN where there is no score
     "One transferability score, such as LogME, by model and dataset."
     rows = zoo.scores[zoo.scores["metric"] == metric]
-    return rows.pivot_table(index="model", columns="dataset", values="score", aggfunc="mean")
+    return rows.pivot(index="model", columns="dataset", values="score")
 
 
 def distance_matrix(zoo: Zoo, method: str = "domain_similarity") -> pd.DataFrame:  # square, zero diagonal
@@ -224,12 +225,6 @@ def probe_of(zoo: Zoo, method: str = "domain_similarity") -> dict | None:  # Non
         return None
     return json.loads(rows["probe"].iloc[0])
 
-
-def main_distance(zoo: Zoo) -> str:
-    "The way to measure distance between datasets: by the probe, by words where the zoo has no probe."
-    ways = {*zoo.distances["method"], *zoo.embeddings["method"]}
-    return "words" if "words" in ways and "domain_similarity" not in ways else "domain_similarity"
-
 # %% ../../nbs/04_zoo/02_matrices.ipynb #db7b79bc585a40fcaf58bf750017e135
 @dataclass(frozen=True)
 class DatasetDescription:
@@ -292,7 +287,7 @@ def distances_of(zoo: Zoo, new: DatasetDescription, distance: str = "domain_simi
 def extend(zoo: Zoo, new: DatasetDescription, distance: str = "domain_similarity") -> Zoo:
     "The zoo with a target more; raises `ValueError` where its name, modality or a vector does not fit."
     check_new(zoo, new)
-    row = {"dataset": new.name, "modality": new.modality, "role": "target"}
+    row: dict[str, Any] = {"dataset": new.name, "modality": new.modality, "role": "target"}
     row |= {"n_samples": new.n_samples, "n_classes": new.n_classes, "majority_share": new.majority_share}
     facts = {name: getattr(new, name) for name in ("task", "languages", "domains")}
     row |= {name: value for name, value in facts.items() if value is not None}
@@ -315,7 +310,7 @@ def extend(zoo: Zoo, new: DatasetDescription, distance: str = "domain_similarity
         parts = [part.dropna(axis=1, how="all") for part in (getattr(zoo, table), rows) if len(part)]
         columns = getattr(zoo, table).columns.union(rows.columns, sort=False)
         joined[table] = pd.concat(parts, ignore_index=True).reindex(columns=columns)
-    return replace(zoo, **joined).validate()
+    return replace(zoo, **joined).validate(only=joined)
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #cf0b80f8
 WORDS_APART = 0.65  # cosine distance of words from which on two texts have little in common

@@ -26,9 +26,8 @@ from ..data.tables import TABLE_READERS
 from .tables import MORE_COLUMNS, ZooError
 
 # %% ../../nbs/04_zoo/03_result_tables.ipynb #a462877c
-_UNSEEN = dict.fromkeys(map(chr, (0xA0, 0x2007, 0x2009, 0x202F, 0x3000)), " ")  # blanks of other widths
-_UNSEEN |= dict.fromkeys(map(chr, (0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF)))  # nothing at all
-_UNSEEN = str.maketrans(_UNSEEN)
+_UNSEEN: dict[int, str | None] = dict.fromkeys((0xA0, 0x2007, 0x2009, 0x202F, 0x3000), " ")  # blanks
+_UNSEEN |= dict.fromkeys((0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF))  # nothing at all
 
 
 def clean_cell(value: object) -> object:
@@ -158,10 +157,8 @@ _LIKELY = {
     "model": "model checkpoint arch backbone net name",
 }
 _LIKELY |= {"accuracy": "test.?acc acc top.?1 score"}  # the likeliest first
-ERROR_NAMES = r"err(?:or)?s?(?![a-z])|loss|perplexity|misclass|fehler|deviation"
-ERROR_NAMES = re.compile(
-    ERROR_NAMES + r"|(?<![a-z])(?:[wc]er|r?m[as]e|std(?:err|dev)?)(?![a-z])", re.IGNORECASE
-)
+_ERROR = r"err(?:or)?s?(?![a-z])|loss|perplexity|misclass|fehler|deviation"
+ERROR_NAMES = re.compile(_ERROR + r"|(?<![a-z])(?:[wc]er|r?m[as]e|std(?:err|dev)?)(?![a-z])", re.IGNORECASE)
 _DOUBT = re.compile(r"train|f1|precision|recall|auc|top.?5|token|(?<![a-z])(min|max)(?![a-z])", re.IGNORECASE)
 
 
@@ -227,7 +224,7 @@ def _guessed(table, mapping, path):
         others = [name for name in names if not table[name].equals(table[theirs])]
         if others and ours in ("model", "dataset", "accuracy"):
             both = f"columns {theirs!r} and {others[0]!r} may both be {ours}"
-            raise ZooError(f"{path}: {both}; say --map {ours}={shlex.quote(theirs)} or the other")
+            raise ZooError(f"{path}: {both}; say --map {ours}={shlex.quote(str(theirs))} or the other")
         sure = theirs in (ours, "target") or (theirs == "source" and "architecture" in table)
         mapping[ours] = theirs
         unsure |= {} if sure else {ours: theirs}  # such as the source of a result
@@ -252,7 +249,7 @@ def name_columns(
     mapping = _mapped(table, mapping, path)
     table = table.drop(columns=[ours for ours, theirs in mapping.items() if not theirs and ours in table])
     mapping = {ours: theirs for ours, theirs in _guessed(table, mapping, path).items() if theirs}
-    theirs = mapping.get("accuracy", "")
+    theirs = str(mapping.get("accuracy", ""))
     if ERROR_NAMES.search(theirs):
         raise ZooError(f"{path}: column {theirs!r} is an error by its name; expected an accuracy")
     if doubt := _DOUBT.search(theirs):

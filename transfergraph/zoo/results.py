@@ -59,7 +59,7 @@ def _check_rows(table, path):
             several = f"column {column!r} has several values for one model on one dataset"
             raise ZooError(f"{path}: {several}; expected a row a run: keep the rows of one of them")
         if plain == "metric" and len(rows := np.flatnonzero(words.str.contains(ERROR_NAMES))):
-            where = f"{path}: row {rows[0] + 1}, column {column!r}: {table[column].iloc[rows[0]]!r}"
+            where = f"{path}: row {int(rows[0]) + 1}, column {column!r}: {table[column].iloc[rows[0]]!r}"
             raise ZooError(f"{where} is an error by its name; expected an accuracy")
         if plain in _STEPS:
             told = re.compile(r"(?<![a-z])(run|id|name|version|experiment)(?![a-z])", re.IGNORECASE)

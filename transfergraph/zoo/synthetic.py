@@ -33,7 +33,7 @@ def toy_zoo(
     names = list(dict.fromkeys([*table, *(name for pair in pairs for name in pair), *(vectors or {})]))
     rows = [(model, name, table.at[model, name]) for name in table for model in models]
     scored = [(m, *key, value) for key, column in (scores or {}).items() for m, value in zip(models, column)]
-    apart = [(*pair, distances[pair]) for pair in pairs]
+    apart = [(*pair, far) for pair, far in (distances or {}).items()]
     return Zoo(
         models=pd.DataFrame({"model": models, "modality": modality, **columns}),
         datasets=pd.DataFrame({"dataset": names, "modality": modality}).assign(
@@ -125,7 +125,8 @@ def make_zoo(
     models |= {"n_params": 10**size, "pretrained_on": _named("source", source), "source": "timm"}
     ran = {"model": names[rows], "dataset": sets[columns], "method": "full", "accuracy": known}
     vectors = {"dataset": sets, "vector": list(embedding[:n_datasets])}
-    zoo = Zoo(*map(pd.DataFrame, (models, about, ran)), embeddings=pd.DataFrame(vectors))
+    tables = [pd.DataFrame(table) for table in (models, about, ran)]
+    zoo = Zoo(tables[0], tables[1], tables[2], embeddings=pd.DataFrame(vectors))
     targets, truth = [], []
     for i in range(n_datasets, d):
         sums = quality * good + taste * likes @ offers[i] + peculiar * rng.normal(size=n_models)
