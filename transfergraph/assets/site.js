@@ -129,7 +129,7 @@ if (question) {
 }
 
 // ---- a map: a trace for each family, datasets last; nothing is sent anywhere
-const places = document.getElementById("places");
+const places = document.getElementById("map-places");
 if (places) {
   const dots = JSON.parse(places.textContent), families = [...new Set(dots.map((dot) => dot.family))];
   const symbols = ["circle", "diamond", "square", "cross", "x", "triangle-up", "star"]; // 7, and 10 colours
