@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 TESTS := OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
 .DEFAULT_GOAL := help
-.PHONY: help env export readme test test-slow lint lab repro study published site sbom coverage clean
+.PHONY: help env export readme outputs test test-slow lint lab repro study published site sbom coverage clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ export: env ## clean the notebooks and write the library from them
 readme: env ## write README.md from nbs/index.ipynb
 	@python tests/check_notebooks.py --write-readme
 
+# Also CHAPTERS=nbs/03_scores: only these.
+outputs: env ## run the chapters and keep what they print and draw in their notebooks
+	@python tests/check_notebooks.py --write-outputs $(CHAPTERS)
+
 test: env ## check and run the notebooks, lint, run the tests that are quick (minutes)
 	@echo "== notebooks are clean, the library is their export, README.md is nbs/index.ipynb"
 	@python tests/check_notebooks.py
@@ -46,8 +50,8 @@ test: env ## check and run the notebooks, lint, run the tests that are quick (mi
 	@ruff format --check --quiet || { ruff format --check; exit 1; }
 	@echo "== mypy"
 	@mypy --no-error-summary
-	@echo "== the notebooks' own checks"
-	@OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --file_re '^[0-9]' --skip_folder_re '^([_.]|stages$$)'
+	@echo "== the chapters run, and give what they show"
+	@python tests/check_notebooks.py --run
 	@test -d data/pictures || dvc pull --quiet data
 	@echo "== tests"
 	@$(TESTS) -m 'not slow'

@@ -23,6 +23,8 @@ SHAPES = [(2_000, 768, 10), (10_000, 768, 100), (10_000, 2_048, 100)]
 PEERS = ["transfergraph", "transformer-ranker"]
 # Some scores share the decomposition only; others compare all pairs of samples; the rest iterate.
 TOGETHER = {"seven": QUICK, "ten": [*QUICK, *NEIGHBOURS]}
+# Two models' features compared: what no way to do it can go below, with its two products and two sorts.
+PAIRWISE = ["RSA", "DDS", "PARC"]
 MEMORY = ["LogME", "transformer-ranker", "H-score", "TransRate", "SFDA", "PARC", "k-NN", "N-LEEP"]
 
 
@@ -38,11 +40,12 @@ def sample(n, d, c, random_state=0):
 
 
 def peer(features, labels):
-    "LogME as transformer-ranker computes it."
+    "LogME as transformer-ranker computes it; skipped where it, or what it requires, is not installed."
     import torch
-    from transformer_ranker.estimators import LogME
 
-    return LogME().fit(embeddings=torch.from_numpy(features), labels=torch.from_numpy(labels))
+    needed = "benchmarks/requirements.txt names transformer-ranker; install it with what it requires"
+    estimators = pytest.importorskip("transformer_ranker.estimators", reason=needed, exc_type=ImportError)
+    return estimators.LogME().fit(embeddings=torch.from_numpy(features), labels=torch.from_numpy(labels))
 
 
 def name(shape):
@@ -73,6 +76,11 @@ def medians(request):
             for metric in TRANSFERABILITY_SCORES
             if (name(shape), metric) in found
         }
+        if (limit := found.get((name(shape), "limit"))) is not None:
+            shares = [
+                f"{m} {found[(name(shape), m)] / limit:.1f}" for m in PAIRWISE if (name(shape), m) in found
+            ]
+            lines.append(f"  {name(shape)}: in units of two products and two sorts: {', '.join(shares)}")
         table = ", ".join(
             f"{metric} {cost:.1f}" for metric, cost in sorted(costs.items(), key=lambda x: x[1])
         )
@@ -133,11 +141,26 @@ def test_each_score_by_itself(benchmark, medians, shape, metric):
     assert np.isfinite(value)
 
 
+def products_and_sorts(features):
+    "Two products of all pairs of rows, and as many numbers sorted as there are pairs, twice."
+    n = len(features)
+    for _ in range(2):
+        np.sort((features @ features.T).ravel()[: n * (n - 1) // 2])
+
+
+@pytest.mark.parametrize("shape", SHAPES[:2], ids=name)
+def test_limit_of_pairwise_scores(benchmark, medians, shape):
+    features, _ = sample(*shape)
+    measure(benchmark, medians, name(shape), "limit", lambda: products_and_sorts(features), rounds=1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize("method", MEMORY)
 def test_peak_memory(medians, method, request):
     shape = SHAPES[1]
     command = [sys.executable, __file__, method, json.dumps(shape)]
+    if method == PEERS[1]:
+        peer(*sample(50, 4, 2))  # skips where it is not installed
     copies = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         print(

@@ -4,11 +4,15 @@ Everything is made anew in a temporary copy and compared, so the working tree st
 
     python tests/check_notebooks.py                 # exit 1 and the first lines of each difference
     python tests/check_notebooks.py --write-readme  # write README.md
+    python tests/check_notebooks.py --run           # run all chapters; do they give the outputs they keep?
+    python tests/check_notebooks.py --write-outputs nbs/03_scores  # run these chapters, keep their outputs
 """
 
 import argparse
+import base64
 import contextlib
 import difflib
+import hashlib
 import io
 import json
 import os
@@ -22,14 +26,16 @@ ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<=\]\()[^)\s]+|(?<=src=\")[^\"]+")
 DIFF_LINES = 15
 CHAPTERS = "docs/chapters.md"  # the tables of parts and of chapters
+IDEA = "docs/idea.png"  # the drawing that the tour keeps, for README.md
 TITLE = """# Chapters
 
 A folder of `nbs/` is a part of the method, a package of the library and a folder of `tests/`. Parts and
 chapters are read, and import, in the order of their numbers: what stands lower knows nothing of what stands
-higher. The tables are made from the folders.
+higher. The tour uses all of them. The tables are made from the folders.
 
 """
 QUESTIONS = {  # part -> what it answers
+    "tour": "what is all this, in ten cells?",
     "metrics": "what is a ranking worth?",
     "run": "how do tasks run, and files stay whole?",
     "data": "which labelled images and texts are there?",
@@ -54,7 +60,7 @@ def chapters(root: Path) -> str:
 
     parts = ["| part | question | chapters |", "| --- | --- | --- |"]
     lines = ["| chapter | what it holds |", "| --- | --- |"]
-    for path in sorted((root / "nbs").glob("[0-9]*"), key=lambda path: path.name):
+    for path in sorted((root / "nbs").glob("[0-9]*"), key=lambda path: (path.stem != "00_tour", path.name)):
         part = path.stem.partition("_")[2]
         if part not in QUESTIONS:
             raise ValueError(
@@ -103,9 +109,22 @@ def readme(root: Path) -> str:
     return "".join(parts).strip() + "\n"
 
 
+def drawing(root: Path) -> bytes:
+    "The drawing of the idea, as nbs/00_tour.ipynb keeps it."
+    tour = json.loads((root / "nbs" / "00_tour.ipynb").read_text(encoding="utf-8"))
+    for cell in tour["cells"]:
+        for output in cell.get("outputs", []) if "figure_idea(" in "".join(cell["source"]) else []:
+            if "image/png" in output.get("data", {}):
+                return base64.b64decode("".join(output["data"]["image/png"]))
+    raise ValueError(
+        "nbs/00_tour.ipynb keeps no drawing of the idea; `make outputs CHAPTERS=nbs/00_tour.ipynb`"
+    )
+
+
 def write_pages(root: Path) -> None:
-    "README.md and docs/chapters.md."
+    "README.md, its drawing, and docs/chapters.md."
     (root / "docs").mkdir(exist_ok=True)
+    (root / IDEA).write_bytes(drawing(root))
     (root / CHAPTERS).write_text(chapters(root), encoding="utf-8")
     (root / "README.md").write_text(readme(root), encoding="utf-8")
 
@@ -128,14 +147,17 @@ def remake(root: Path) -> None:
 
 
 def files(root: Path) -> dict[str, str]:
-    "Text of every notebook and module, of README.md and the table of chapters, by path."
+    "Text of every notebook and module, of README.md and the table of chapters, and the drawing, by path."
     paths = [
         *root.glob("nbs/**/*.ipynb"),
         *root.glob("transfergraph/**/*.py"),
         *root.glob("README.md"),
         *root.glob(CHAPTERS),
     ]
-    return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in sorted(paths)}
+    found = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in sorted(paths)}
+    if (root / IDEA).is_file():
+        found[IDEA] = f"a picture, SHA-256 {hashlib.sha256((root / IDEA).read_bytes()).hexdigest()}\n"
+    return found
 
 
 def differences(old: dict[str, str], new: dict[str, str]) -> list[str]:
@@ -194,16 +216,28 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write-readme", action="store_true", help="write README.md and stop")
+    parser.add_argument("--run", action="store_true", help="run chapters and compare their outputs")
+    parser.add_argument("--write-outputs", action="store_true", help="run chapters and keep their outputs")
+    parser.add_argument("paths", nargs="*", help="chapters or folders of chapters to run; none: all")
+    parser.add_argument("--workers", type=int, default=2, help="chapters that are run at a time")
+    options = parser.parse_args()
+    help_line = "`make export` and `make readme` write these files."
     try:
-        if parser.parse_args().write_readme:
+        if options.write_readme:
             write_pages(ROOT)
             return 0
-        found = check()
+        if options.run or options.write_outputs:
+            from chapter_outputs import run_all  # beside this file
+
+            found = run_all(options.paths, options.write_outputs, options.workers)
+            help_line = "`make outputs` runs the chapters and keeps what they give."
+        else:
+            found = check()
     except ValueError as error:
         print(error)
         return 1
     if found:
-        print(*found, "`make export` and `make readme` write these files.", sep="\n")
+        print(*found, help_line, sep="\n")
     return bool(found)
 
 

@@ -14,6 +14,7 @@ LIBRARY = ROOT / "transfergraph"
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if not path.name.startswith("_"))
 PARTS = "run data scores zoo models graph predict build recommend evaluate report cli".split()
 ALONE = {"metrics": 0}  # a single module, below all parts
+TOUR = "00_tour.ipynb"  # exports nothing
 MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_MODULES, MOST_LINES = 450, 80, 80, 22_500
 
 # No module makes its user wait for these; `transfergraph --help` not for pandas either.
@@ -48,6 +49,9 @@ def chapters() -> dict[str, tuple[int, int]]:
         place = (number(path.name), 0) if folder == "nbs" else (number(folder), number(path.name))
         code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         names = [m[1] for text in code for m in re.finditer(r"^\s*#\s*\|\s*default_exp\s+(\S+)", text, re.M)]
+        if path.name == TOUR:
+            assert names == [], f"{path}: exports to {names}; the tour shows what there is"
+            continue
         assert len(names) == 1, f"{path}: exports to {names}; expected one module"
         assert names[0] not in found, f"{path}: {names[0]} is exported by another notebook too"
         part, stem = folder[3:] if folder != "nbs" else "", path.stem[3:]

@@ -1853,6 +1853,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                                            'transfergraph/report/page_figures.py'),
                                                    'transfergraph.report.page_figures.figure_graph': ( '11_report/page_figures.html#figure_graph',
                                                                                                        'transfergraph/report/page_figures.py'),
+                                                   'transfergraph.report.page_figures.figure_idea': ( '11_report/page_figures.html#figure_idea',
+                                                                                                      'transfergraph/report/page_figures.py'),
                                                    'transfergraph.report.page_figures.figure_items': ( '11_report/page_figures.html#figure_items',
                                                                                                        'transfergraph/report/page_figures.py'),
                                                    'transfergraph.report.page_figures.figure_map': ( '11_report/page_figures.html#figure_map',

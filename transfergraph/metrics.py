@@ -10,7 +10,6 @@ __all__ = ['PROTOCOLS', 'METHOD_ALIASES', 'RANK_METRICS', 'method_name', 'pearso
 import functools
 
 import numpy as np
-from scipy import stats
 
 # %% ../nbs/00_metrics.ipynb #3e91b76c
 PROTOCOLS = ("clean", "published")  # see `transfergraph.evaluate.summary.true_accuracy`
@@ -43,21 +42,27 @@ def pearson(
 
 def spearman(true: np.ndarray, predicted: np.ndarray) -> float:  # as `pearson`
     "Linear correlation of ranks; ties share their mean rank."
-    return pearson(stats.rankdata(true), stats.rankdata(predicted))
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(true), rankdata(predicted))
 
 
 def kendall(true: np.ndarray, predicted: np.ndarray) -> float:  # as `pearson`
     "Pairs in the right order less pairs in the wrong one, corrected for ties (tau-b)."
+    from scipy.stats import kendalltau
+
     if _constant(true) or _constant(predicted):
         return 0.0
-    return float(stats.kendalltau(true, predicted).statistic)
+    return float(kendalltau(true, predicted).statistic)
 
 
 def weighted_kendall(true: np.ndarray, predicted: np.ndarray) -> float:  # as `pearson`
     "Kendall's tau with hyperbolic weights of ranks (Vigna, WWW 2015); mean over ranks by either list."
+    from scipy.stats import weightedtau
+
     if _constant(true) or _constant(predicted):
         return 0.0
-    return float(stats.weightedtau(true, predicted).statistic)
+    return float(weightedtau(true, predicted).statistic)
 
 
 def best_predicted(true: np.ndarray, predicted: np.ndarray, k: int) -> np.ndarray:  # (k,) or fewer

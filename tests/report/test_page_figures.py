@@ -1,13 +1,23 @@
 """What a page shows of a dataset and of a choice."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from transfergraph.data.dataset import Dataset
 from transfergraph.evaluate.summary import score_correlations, search_costs
-from transfergraph.report.figures import figure_png
-from transfergraph.report.page_figures import figure_items, figure_map, figure_scores, sample_texts
+from transfergraph.report.figures import BLUE, ORANGE, PURPLE, RED, figure_png
+from transfergraph.report.page_figures import (
+    figure_idea,
+    figure_items,
+    figure_map,
+    figure_scores,
+    sample_texts,
+)
+from transfergraph.zoo.synthetic import toy_zoo
 
 ACCURACY = pd.Series([0.2, 0.5, 0.9, 0.895], list("abcd"))
 
@@ -74,3 +84,29 @@ def test_figures_are_small_and_the_same_each_time(n_classes):
     ):
         png = figure_png(draw())
         assert png == figure_png(draw()) and len(png) < 100_000
+
+
+@pytest.fixture
+def idea():
+    table = pd.DataFrame({"pets": [0.7, 0.5], "digits": [0.6, np.nan]}, ["vit", "glyph"])
+    zoo = toy_zoo(table, pretrained_on=["photos", None], vectors={"photos": [0.0]}, sources=["photos"])
+    return zoo, "mine", {"digits": 0.9}, {"vit": 0.63, "glyph": 0.87}
+
+
+def test_the_idea_shows_every_edge_once_and_the_best_prediction_in_bold(idea):
+    ax = figure_idea(*idea).axes[0]
+    lines = [note.arrow_patch for note in ax.texts if getattr(note, "arrow_patch", None)]
+    colours = Counter(to_hex(line.get_edgecolor()) for line in lines)
+    assert colours == {ORANGE: 1, BLUE: 3, PURPLE: 1, RED: 2}
+    said = {note.get_text(): note.get_weight() for note in ax.texts}
+    assert said["0.87"] == said["glyph"] == said["mine"] == "bold" and said["0.63"] == said["vit"] == "normal"
+    assert {"photos", "pets", "digits"} <= said.keys()
+
+
+def test_the_idea_is_drawn_of_a_few_models_that_are_in_the_zoo(idea):
+    zoo, new, similar, _ = idea
+    with pytest.raises(ValueError, match="predictions for bert; expected"):
+        figure_idea(zoo, new, similar, {"bert": 0.5})
+    many = toy_zoo({"pets": np.linspace(0, 1, 13)})
+    with pytest.raises(ValueError, match="13 models, 1 datasets"):
+        figure_idea(many, new, {}, {})

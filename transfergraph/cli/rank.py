@@ -109,7 +109,8 @@ def _say_of_words(new, described):
 
 def _loadable(zoo, models, ranking):
     "Where models lie, and those of a ranking that can be loaded, best first."
-    from transfergraph.recommend.candidates import listed_models, read_model_list
+    from transfergraph.build.zoo_spec import read_model_list
+    from transfergraph.recommend.candidates import listed_models
 
     own = Path(zoo) / "models.json"
     where = own if models is None and own.is_file() else models

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from ..zoo.matrices import distance_matrix, main_method, min_max, score_matrix
 from ..zoo.tables import Zoo
@@ -62,12 +61,8 @@ LABELS = ("z", "rank", "share")
 
 def ranks(values: np.ndarray) -> np.ndarray:  # same shape, in (0, 1), each column by itself
     "Percentile ranks of what is known; equal values share theirs."
-    found = np.full(values.shape, np.nan)
-    for column in range(values.shape[1]):
-        known = ~np.isnan(values[:, column])
-        if known.any():
-            found[known, column] = (rankdata(values[known, column]) - 0.5) / known.sum()
-    return found
+    found = pd.DataFrame(values).rank().to_numpy() - 0.5
+    return found / np.maximum((~np.isnan(values)).sum(0), 1)
 
 
 def scale_labels(accuracy: np.ndarray) -> dict[str, np.ndarray]:  # see `LABELS`, same shape
@@ -281,12 +276,18 @@ class RecordTable(ModalityView):
             raise ValueError(f"{len(rows)} models of {len(values)} records; expected as many rows")
         if len(rows) and (min(rows.min(), columns.min()) < 0 or rows.max() >= n or columns.max() >= d):
             raise ValueError("a record names a model or a dataset that is not there")
-        return found
+        if (alike := arrays.get("name_similarity")) is None:
+            return found
+        if alike.shape != (n, n):
+            raise ValueError(f"similarities of names of shape {alike.shape}; expected {(n, n)}")
+        return found.assume(name_similarity=alike)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict]:  # arrays, and what JSON can hold
         "The records; `RecordTable.from_state` makes a table of them again."
         facts = {"modality": self.modality, "distance": self.distance, "datasets": self.datasets.tolist()}
-        return {f"records.{name}": getattr(self, name) for name in ("rows", "columns", "values")}, facts
+        arrays = {f"records.{name}": getattr(self, name) for name in ("rows", "columns", "values")}
+        known = {name: vars(self)[name] for name in ("name_similarity",) if name in vars(self)}
+        return arrays | known, facts  # what was not needed is not computed
 
     def assume(self, **known: object) -> "RecordTable":  # property -> its value
         "A copy in which some properties have other values; what was derived before stays as it is."

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..build.zoo_spec import read_model_list
 from ..data.dataset import Dataset, load_dataset
 from ..data.tables import open_table, table_suffix
 from transfergraph.models.words import (

@@ -29,7 +29,7 @@ from ..zoo.matrices import DatasetDescription, check_new, main_distance, main_me
 from ..zoo.tables import TABLES, Zoo, write_tables
 
 # %% ../../nbs/09_recommend/02_transfergraph.ipynb #8edb47106e1a46a883d545849b8ab81b
-FORMAT = 7  # of a saved fit
+FORMAT = 8  # of a saved fit
 MANY = 1_000_000  # pairs of a model and a dataset; zoos with more are fitted by factors
 DENSE = 0.2  # share of pairs with records below which a zoo of more than `SPARSE` is fitted by factors
 SPARSE = 50_000  # pairs
@@ -299,7 +299,8 @@ def load_fit(folder: str | os.PathLike) -> TransferGraph:
         if bad := [n for n, digest in facts["sha256"].items() if there.get(n) != digest]:
             raise ValueError(f"{folder / bad[0]}: not as it was written; expected a whole fit: fit again")
         found = TransferGraph(facts["random_state"], distance=facts["distance"], method=facts["method"])
-        found.zoo, found.rankers, found.tried = Zoo.load(folder / "zoo"), {}, set(facts["tried"])
+        found.zoo = Zoo.load(folder / "zoo", checked=True)
+        found.rankers, found.tried = {}, set(facts["tried"])
         found.fingerprint, found.gains = facts["fingerprint"], facts["gains"]
         found.record_method = facts["record_method"]
         for modality, about in facts["rankers"].items():

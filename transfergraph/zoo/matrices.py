@@ -50,7 +50,7 @@ def accuracy_matrix(
 def score_matrix(zoo: Zoo, metric: str) -> pd.DataFrame:  # (models, datasets), NaN where there is no score
     "One transferability score, such as LogME, by model and dataset."
     rows = zoo.scores[zoo.scores["metric"] == metric]
-    return rows.pivot_table(index="model", columns="dataset", values="score", aggfunc="mean")
+    return rows.pivot(index="model", columns="dataset", values="score")
 
 
 def distance_matrix(zoo: Zoo, method: str = "domain_similarity") -> pd.DataFrame:  # square, zero diagonal
@@ -310,7 +310,7 @@ def extend(zoo: Zoo, new: DatasetDescription, distance: str = "domain_similarity
         parts = [part.dropna(axis=1, how="all") for part in (getattr(zoo, table), rows) if len(part)]
         columns = getattr(zoo, table).columns.union(rows.columns, sort=False)
         joined[table] = pd.concat(parts, ignore_index=True).reindex(columns=columns)
-    return replace(zoo, **joined).validate()
+    return replace(zoo, **joined).validate(only=joined)
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #cf0b80f8
 WORDS_APART = 0.65  # cosine distance of words from which on two texts have little in common

@@ -146,9 +146,12 @@ def check_table(
     raise _broken(origin, row, first["column"], frame[first["column"]].iloc[row], rule, more)
 
 # %% ../../nbs/04_zoo/01_tables.ipynb #3a85c49d
-def check_references(tables: dict[str, pd.DataFrame], origins: dict[str, str] | None = None) -> None:
+def check_references(
+    tables: Mapping[str, pd.DataFrame],  # table -> its rows, checked
+    origins: Mapping[str, str] | None = None,  # table -> what to call it in an error
+) -> None:
     "Check keys and references across checked tables; `ZooError` names the first wrong row and its origin."
-    origins = {table: table for table in TABLES} | (origins or {})
+    origins = {table: table for table in TABLES} | dict(origins or {})
 
     def refuse(table, wrong, column, rule):
         if len(wrong := np.flatnonzero(wrong)):
@@ -269,6 +272,7 @@ class Zoo:
         folder: str | os.PathLike,  # holds `models`, `datasets`, ... as .parquet or .csv
         columns: Mapping[str, Iterable[str]] | None = None,  # table -> the only columns to read
         where: Mapping[str, Mapping] | None = None,  # table -> column -> values, see `read_table`
+        checked: bool = False,  # whether the files are those of a zoo that was checked, as checksums can tell
     ) -> "Zoo":  # validated
         "Read and validate a zoo; raises `ZooError` naming file, row, column and rule."
         if not Path(folder).is_dir():
@@ -279,12 +283,17 @@ class Zoo:
             if read[table][0] is None:
                 raise ZooError(f"{read[table][1]}: no such file; a zoo needs its {table}")
         tables = {table: frame for table, (frame, _) in read.items() if frame is not None}
-        return cls(**tables).validate({table: path for table, (_, path) in read.items()})
+        origins = {table: path for table, (_, path) in read.items()}
+        return cls(**tables).validate(origins, only=TABLES.keys() - (tables if checked else {}))
 
-    def validate(self, origins: dict[str, str] | None = None) -> "Zoo":  # with all columns, types coerced
-        "Check every table and the references between them; raises `ZooError`, see `check_references`."
-        origins = origins or {}
-        tables = {table: check_table(table, getattr(self, table), origins.get(table)) for table in TABLES}
+    def validate(
+        self,
+        origins: Mapping[str, str] | None = None,  # table -> what to call it in an error
+        only: Iterable[str] = tuple(TABLES),  # tables to check; the others were checked before
+    ) -> "Zoo":  # with all columns, types coerced
+        "Check tables and the references between them; raises `ZooError`, see `check_references`."
+        origins, tables = origins or {}, {table: getattr(self, table) for table in TABLES}
+        tables |= {table: check_table(table, tables[table], origins.get(table)) for table in only}
         check_references(tables, origins)
         return Zoo(**tables)
 
