@@ -163,6 +163,7 @@ class _Pages(dict):
         for item in nav.items[1:]:
             for zoo in item.children if item.title == "Zoos" else []:
                 zoo.title = escape(zoo.children[0].file.src_uri.split("/")[1])
+            item.children.sort(key=lambda child: not child.is_page or child.file.name != "00_tour")
             item.title = _TITLES[item.title]
         return nav
 
