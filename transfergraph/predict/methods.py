@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..graph.build import build_graph
+from ..graph.build import build_graph, has_words
 from ..graph.embedding import GRAPH_EMBEDDERS, Embeddings
 from ..metrics import PROTOCOLS, bootstrap_mean, method_name, spearman
 from .ensemble import Ensemble
@@ -220,7 +220,7 @@ def gain_over_mean(ranker: Any) -> dict[str, float] | None:  # None: the ranker 
 
 # %% ../../nbs/07_predict/10_methods.ipynb #cb1e1581032b452c9409d6c6813c49d1
 FEATURE_SCORES = ("LogME", "H-score")
-GRAPH_FEATURES = ("graph", "all", *(f"all+{score}" for score in FEATURE_SCORES))
+GRAPH_FEATURES = ("graph", "all", "graph+words", "all+words", *(f"all+{score}" for score in FEATURE_SCORES))
 PLAIN_FEATURES = ("metadata", "metadata+distance", *(f"all,{score}" for score in FEATURE_SCORES))
 
 
@@ -277,7 +277,8 @@ def needs_of(name: str) -> str:  # key of `NEEDS`; what is there beyond it is re
         return "nothing"
     if name in BASELINES or any(score in name for score in FEATURE_SCORES):
         return "scores"
-    return "words" if name in RANKER_SCORES else "nothing" if "{metadata}" in name else "probe"
+    words = name in RANKER_SCORES or name.endswith("+words")
+    return "words" if words else "nothing" if "{metadata}" in name else "probe"
 
 # %% ../../nbs/07_predict/10_methods.ipynb #db7b79bc585a40fcaf58bf750017e135
 def training_pairs(zoo: Zoo, protocol: str = "clean") -> pd.DataFrame:
@@ -356,12 +357,12 @@ def predict_target(
         pairs = pairs.merge(zoo.models.loc[zoo.models["family"].notna(), ["model"]])
     train = training_pairs(known, protocol)
     quality = ("ok",) if protocol == "clean" else None
-    options = {"quality": quality, "distance": main_distance(known)} | (graph or {})
+    options = {"quality": quality, "distance": "domain_similarity"} | (graph or {})
     distance = options["distance"]
     measured = {*zoo.distances["method"], *zoo.embeddings["method"]}
-    if measured and distance not in measured:
+    if measured - {"words"} and distance not in measured:
         raise ValueError(f"the zoo has no distance {distance!r}; expected {' or '.join(sorted(measured))}")
-    embeddings: dict[str | None, Any] = {None: None}
+    embeddings: dict[tuple | None, Any] = {None: None}
     encoded, found = {}, {}
     for name in methods:
         if name in BASELINES:
@@ -377,12 +378,15 @@ def predict_target(
             found[name] = RANKER_SCORES[name](known, target, random_state)
             continue
         predictor, learner, features, score = parts_of(name)
-        if learner is not None and learner not in embeddings:
-            learnt = build_graph(known, target, **options)
-            embeddings[learner] = GRAPH_EMBEDDERS[learner](random_state=random_state).fit_transform(learnt)
+        words = features.endswith("+words") and has_words(known)
+        vectors = learner and (learner, words)
+        if learner is not None and vectors not in embeddings:
+            learnt = build_graph(known, target, **options, words=words)
+            embeddings[vectors] = GRAPH_EMBEDDERS[learner](random_state=random_state).fit_transform(learnt)
         if (learner, features, score) not in encoded:  # regressors share it
+            plain = features.removesuffix("+words")
             x, x_target = (
-                pair_features(known, rows, embeddings[learner], features, score, protocol, distance)
+                pair_features(known, rows, embeddings[vectors], plain, score, protocol, distance)
                 for rows in (train, pairs)
             )
             if protocol == "clean":
