@@ -379,7 +379,7 @@ def predict_target(
             continue
         predictor, learner, features, score = parts_of(name)
         words = features.endswith("+words") and has_words(known)
-        vectors = learner and (learner, words)
+        vectors = None if learner is None else (learner, words)
         if learner is not None and vectors not in embeddings:
             learnt = build_graph(known, target, **options, words=words)
             embeddings[vectors] = GRAPH_EMBEDDERS[learner](random_state=random_state).fit_transform(learnt)
