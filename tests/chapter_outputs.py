@@ -27,6 +27,8 @@ KINDS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
 # Colours, of 255, are compared on average over the picture, and over squares of so many pixels.
 RELATIVE, PIXELS, GREY, SQUARE, SQUARE_GREY = 0.01, 2, 4.0, 8, 40.0
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+(?:\.\d+)?(?:e[-+]?\d{1,2})?|nan|inf)(?!\w)")  # not inside a word
+LIGHT = ["execnb.shell", "pandas", "scipy.stats", "matplotlib.pyplot"]  # what chapters import: once for all
+HEAVY = ["torch_geometric", "timm", "transformers.models.auto.modeling_auto", "sklearn.ensemble"]
 LONGEST = 900  # seconds that a chapter may take
 KEPT_ON = "linux"  # elsewhere sums come out in another order: there chapters are run and not compared
 
@@ -214,9 +216,9 @@ def run_all(names: list[str], write: bool, workers: int) -> list[str]:
     "Run chapters; what is wrong with them, one paragraph each. `write` keeps their outputs."
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "IN_TEST": "1", "COLUMNS": "100"}
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["execnb.shell", "pandas", "scipy.stats", "sklearn.linear_model", "matplotlib.pyplot", "torch"]
-    )
+    chosen = paths(names)
+    preload = [*LIGHT, *HEAVY] if len(chosen) > len(HEAVY) else LIGHT
+    multiprocessing.get_context("forkserver").set_forkserver_preload(preload)
 
     def one(path):
         name = path.relative_to(ROOT).as_posix()
@@ -235,4 +237,4 @@ def run_all(names: list[str], write: bool, workers: int) -> list[str]:
         return "\n  ".join([f"{name}:", *wrong]) if wrong else ""
 
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(workers) as pool:
-        return [wrong for wrong in pool.map(one, paths(names)) if wrong]
+        return [wrong for wrong in pool.map(one, chosen) if wrong]
