@@ -304,9 +304,8 @@ def rank_command(
         save_figure(figure_ranking(advice.ranking, str(data or dataset or dataset_like)), plot)
     if not terminal.print_table(advice.ranking, as_json):
         rows = terminal.ranking_rows(advice.ranking)
-        terminal.print_rows(
-            rows, right=[at for at, head in enumerate(rows[0]) if head not in ("model", "why")]
-        )
+        right = [at for at, head in enumerate(rows[0]) if head not in ("model", "why")]
+        terminal.print_rows(rows, right=right)
 
 # %% ../../nbs/12_cli/04_rank.ipynb #8a65eabff63a45729fe45fb5ade58bdc
 def _settings(text):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..predict.methods import history_means
+from ..predict.rankers import history_means
 from .transfergraph import TransferGraph, keep_models
 from ..zoo.matrices import DatasetDescription, find_likeness
 from ..zoo.tables import Zoo
