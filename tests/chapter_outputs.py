@@ -6,6 +6,7 @@ temporary folders, warnings and progress bars.
 
 import base64
 import binascii
+import difflib
 import io
 import json
 import multiprocessing
@@ -139,7 +140,8 @@ def other(old: list[dict], new: list[dict]) -> str:
             one, two = "".join(a[kind]), "".join(b[kind])
             if kind != "image/png":
                 if _other_text(one, two):
-                    return f"kept\n{one[:800].rstrip()}\na run gives\n{two[:800].rstrip()}"
+                    lines = difflib.unified_diff(one.splitlines(), two.splitlines(), lineterm="", n=0)
+                    return "\n    ".join(["kept (-), and what a run gives (+)", *list(lines)[2:14]])
                 continue
             one, two = _picture(one), _picture(two)
             if max(abs(np.subtract(one.shape, two.shape))) > PIXELS:
