@@ -185,8 +185,8 @@ def needs_of_row(method: str) -> str:  # key of `NEEDS`
 def _orders(ranker, target, truth, landmarks, scored):
     "Method, models that are left out of the comparison, expected accuracies."
     yield "TG:kriging", [], ranker.predict(target)["accuracy"]
-    if scored is not None and (used := scored.scores_used(target)):
-        yield f"TG:kriging, {' and '.join(used)}", [], scored.predict(target)["accuracy"]
+    if scored is not None and scored.scores_used(target):
+        yield "TG:kriging, scores", [], scored.predict(target)["accuracy"]
     for k in landmarks:
         run = ranker.landmarks(target, k, truth.index.tolist())
         yield f"TG:kriging, {k} landmarks", run, ranker.predict(target, truth[run].to_dict())["accuracy"]
