@@ -11,7 +11,7 @@ import yaml
 from transfergraph.evaluate.ablation import PARTS, keep_part, needs_of_row, study_kriging
 from transfergraph.evaluate.summary import gains_by_target, pool_zoos, reliability
 from transfergraph.predict.kriging import Kriging
-from transfergraph.predict.methods import predict_target
+from transfergraph.predict.methods import needs_of, predict_target
 from transfergraph.report.terminal import run_notebook
 from transfergraph.zoo.matrices import accuracy_matrix, hide_target
 from transfergraph.zoo.synthetic import toy_zoo
@@ -76,11 +76,18 @@ def test_parts_are_taken_away_by_what_they_use():
     assert truth.corr(whole, "spearman") > truth.corr(mute, "spearman") + 0.05
 
 
-def test_rows_say_what_they_need():
-    assert needs_of_row("TG:kriging") == "words" and needs_of_row("TG:kriging, 10 landmarks") == "runs"
-    assert needs_of_row("TG:kriging, scores") == "scores"
+def test_rows_say_what_they_read():
+    zoo = themed_zoo()
+    scores = pd.DataFrame({"model": zoo.models["model"], "dataset": "d0", "metric": "LogME", "score": 1.0})
+    for there in (zoo, replace(zoo, scores=scores).validate()):
+        assert needs_of_row("TG:kriging", there) == "words"  # which is fitted without scores
+        assert needs_of_row("TG:kriging, 10 landmarks", there) == "runs"
+        assert needs_of_row("TG:kriging, scores", there) == needs_of_row("LogME", there) == "scores"
+        assert needs_of_row("TG:LR,N2V,all", there) == "nothing"
+        assert needs_of_row("TG:LR,N2V,all+words", there) == "words"
+    assert needs_of("TG:kriging", there) == "scores" and needs_of("TG:kriging", zoo) == "words"
     with pytest.raises(ValueError, match="no method is called"):
-        needs_of_row("TG:krige")
+        needs_of_row("TG:krige", zoo)
 
 
 def test_gains_are_over_the_same_models():

@@ -175,11 +175,11 @@ def keep_part(
     return found
 
 # %% ../../nbs/10_evaluate/03_ablation.ipynb #72eea5119410473aa328ad9291626812
-def needs_of_row(method: str) -> str:  # key of `NEEDS`
-    "What a row of `study_kriging` or of any evaluation needs."
+def needs_of_row(method: str, zoo: Zoo) -> str:  # key of `NEEDS`
+    "What a row of `study_kriging` or of any evaluation reads in a zoo."
     if method.startswith("TG:kriging, "):
         return "runs" if method.endswith(" landmarks") else "scores"
-    return needs_of(method)
+    return needs_of(method, replace(zoo, scores=Zoo().scores) if method == "TG:kriging" else zoo)
 
 
 def _orders(ranker, target, truth, landmarks, scored):
