@@ -237,6 +237,7 @@ def study_kriging(
         rows += [row(method, expected[left], among)]
         if run:
             rows += [row("history-mean", static[left], among)]
+        if run and len(run) < budget:
             conditioned[f"{len(run)} landmarks, then ranking"] = [*run, *order(expected[left])]
     for name, keep in PARTS.items():
         parts.append(row(name, keep_part(ranker, keep).predict(target)["accuracy"][truth.index]))
