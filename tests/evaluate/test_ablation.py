@@ -146,7 +146,7 @@ def test_the_stages_of_real_zoos_on_toys(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     settings = yaml.safe_load((ROOT / "real" / "params.yaml").read_text(encoding="utf-8"))
     cut = {"models": 20, "targets": 2, "methods": ["TG:LR,N2V,all", "TG:LR,N2V,all+words"]}
-    settings |= {"zoos": ["one", "two", "three"], "landmarks": [5], "resamples": 200, "cut": cut}
+    settings |= {"zoos": ["one", "two", "three"], "landmarks": [5], "resamples": 200, "n_jobs": 1, "cut": cut}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     common = {"settings": str(tmp_path / "params.yaml")}
     for seed, name in enumerate(["one", "two"]):
