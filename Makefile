@@ -83,13 +83,14 @@ published: env ## run the pipeline of the published records, fetched first (SOUR
 	  transfergraph zoo get paper-image paper-text $(if $(SOURCE),--from "$(SOURCE)")
 	@dvc repro paper/dvc.yaml
 
-# Zoos of the catalogue that are here; of a stage that is not, DVC would look for the tables in vain.
-REAL = $(foreach zoo,$(shell sed -n 's/^zoos: \[\(.*\)\].*/\1/p' real/params.yaml | tr -d ,),$(if $(wildcard zoos/$(zoo)),$(zoo)))
+# Of the zoos in real/params.yaml those that are here: for another one, DVC would look for tables that are missing.
+REAL := import pathlib, yaml; names = yaml.safe_load(open("real/params.yaml"))["zoos"]; \
+  print(*(name for name in names if pathlib.Path("zoos", name).is_dir()))
 
-real: env ## how right are the methods on zoos of real models? Those of the catalogue in zoos/ (`transfergraph zoo get`)
-	@test -n "$(REAL)" || { echo "make real: zoos/ holds no zoo of the catalogue;" \
-	  "expected some by 'transfergraph zoo get', see docs/zoos.md" >&2; exit 1; }
-	@dvc repro --single-item $(REAL:%=real/dvc.yaml:zoo@%) real/dvc.yaml:summary
+real: env ## how right are the methods on zoos of real models? Those of the catalogue in zoos/; fetches none
+	@zoos=$$(python -c '$(REAL)'); test -n "$$zoos" || { echo "make real: zoos/ holds none of the zoos" \
+	  "in real/params.yaml; expected some by 'transfergraph zoo get', see docs/zoos.md" >&2; exit 1; }; \
+	dvc repro --single-item $$(printf 'real/dvc.yaml:zoo@%s ' $$zoos) real/dvc.yaml:summary
 
 site: env ## make site/, one static site of the reports that are there (fetches those of the repository where none are)
 	@ls reports/*/summary.ipynb >/dev/null 2>&1 || dvc pull --quiet

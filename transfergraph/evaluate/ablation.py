@@ -175,18 +175,18 @@ def keep_part(
     return found
 
 # %% ../../nbs/10_evaluate/03_ablation.ipynb #72eea5119410473aa328ad9291626812
-def needs_of_row(method: str) -> str:  # key of `NEEDS`
-    "What a row of `study_kriging` or of any evaluation needs."
+def needs_of_row(method: str, zoo: Zoo) -> str:  # key of `NEEDS`
+    "What a row of `study_kriging` or of any evaluation reads in a zoo."
     if method.startswith("TG:kriging, "):
         return "runs" if method.endswith(" landmarks") else "scores"
-    return needs_of(method)
+    return needs_of(method, replace(zoo, scores=Zoo().scores) if method == "TG:kriging" else zoo)
 
 
 def _orders(ranker, target, truth, landmarks, scored):
     "Method, models that are left out of the comparison, expected accuracies."
     yield "TG:kriging", [], ranker.predict(target)["accuracy"]
-    if scored is not None and (used := scored.scores_used(target)):
-        yield f"TG:kriging, {' and '.join(used)}", [], scored.predict(target)["accuracy"]
+    if scored is not None and scored.scores_used(target):
+        yield "TG:kriging, scores", [], scored.predict(target)["accuracy"]
     for k in landmarks:
         run = ranker.landmarks(target, k, truth.index.tolist())
         yield f"TG:kriging, {k} landmarks", run, ranker.predict(target, truth[run].to_dict())["accuracy"]
@@ -237,6 +237,7 @@ def study_kriging(
         rows += [row(method, expected[left], among)]
         if run:
             rows += [row("history-mean", static[left], among)]
+        if run and len(run) < budget:
             conditioned[f"{len(run)} landmarks, then ranking"] = [*run, *order(expected[left])]
     for name, keep in PARTS.items():
         parts.append(row(name, keep_part(ranker, keep).predict(target)["accuracy"][truth.index]))

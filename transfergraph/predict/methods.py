@@ -195,16 +195,23 @@ NEEDS = {  # kind -> what must be there besides the zoo
 }
 
 
-def needs_of(name: str) -> str:  # key of `NEEDS`; what is there beyond it is read, too, where it helps
-    "What a method needs at least in order to say something of a dataset."
+def needs_of(name: str, zoo: Zoo | None = None) -> str:  # key of `NEEDS`; with a zoo what is read there
+    "What a method needs at least in order to say something of a dataset, or all that it reads in a zoo."
     check_method(name)
     name = method_name(name)
     if name in ("random", "history-mean", "history-mean:z"):
         return "nothing"
     if name in BASELINES or any(score in name for score in FEATURE_SCORES):
         return "scores"
-    words = name in RANKER_SCORES or name.endswith("+words")
-    return "words" if words else "nothing" if "{metadata}" in name else "probe"
+    ranker = name in RANKER_SCORES
+    reads_words = ranker or name.endswith("+words")
+    if zoo is None:
+        return "words" if reads_words else "nothing" if "{metadata}" in name else "probe"
+    if ranker and len(zoo.scores) and RANKERS[name.removeprefix("TG:")].reads_scores:
+        return "scores"
+    if "{metadata}" not in name and {*zoo.distances["method"], *zoo.embeddings["method"]} - {"words"}:
+        return "probe"
+    return "words" if reads_words and has_words(zoo) else "nothing"
 
 # %% ../../nbs/07_predict/11_methods.ipynb #db7b79bc585a40fcaf58bf750017e135
 def training_pairs(zoo: Zoo, protocol: str = "clean") -> pd.DataFrame:

@@ -409,7 +409,7 @@ def figure_reliability(
 
 @styled
 def figure_regret(
-    table: pd.DataFrame,  # columns zoo, rule, runs, regret; a mean for each
+    table: pd.DataFrame,  # columns zoo, rule, runs, regret; a mean for each; the first rule is dashed
     most: int = 4,  # panels in a row
 ) -> "Figure":
     "Accuracy lost against the best model after so many runs, a panel for each zoo."
@@ -419,10 +419,12 @@ def figure_regret(
     axes = figure.subplots(n_rows, min(most, len(zoos)), sharex=True, squeeze=False)
     for ax in axes.flat[len(zoos) :]:
         ax.set_visible(False)
-    colours = dict(zip(dict.fromkeys(table["rule"]), [GREY, SKY, BLUE, ORANGE, GREEN, PURPLE]))
+    looks = [("#404040", "--"), (SKY, "-"), (BLUE, "-"), (ORANGE, "-"), (GREEN, "-"), (PURPLE, "-")]
+    looks = dict(zip(dict.fromkeys(table["rule"]), looks))
     for ax, zoo in zip(axes.flat, zoos):
         for rule, rows in table[table["zoo"] == zoo].groupby("rule", sort=False):
-            ax.plot(rows["runs"], rows["regret"], "o-", ms=3, lw=1.3, color=colours[rule], label=rule)
+            color, line = looks[rule]
+            ax.plot(rows["runs"], rows["regret"], line, marker="o", ms=3, lw=1.3, color=color, label=rule)
         ax.set_title(shorten(zoo, 24), loc="left", fontsize=9)
         ax.set_ylim(bottom=0)
     figure.supxlabel("models that were run", fontsize=9)
