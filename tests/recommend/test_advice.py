@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from transfergraph.cli.program import main
 from transfergraph.models.words import dataset_words, with_words
-from transfergraph.predict.methods import gain_over_mean, history_means
+from transfergraph.predict.rankers import gain_over_mean, history_means
 from transfergraph.recommend.advice import advise, rank_in_general, trained_elsewhere
 from transfergraph.recommend.candidates import choose_to_run, describe_dataset, describe_words, guess_task
 from transfergraph.recommend.transfergraph import TransferGraph
