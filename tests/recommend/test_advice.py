@@ -137,6 +137,16 @@ def test_where_history_does_not_beat_the_mean_it_is_said_with_the_regret(graph):
         graph.gains = kept
 
 
+def test_of_few_datasets_nobody_knows_how_sure_a_ranking_is():
+    for d, told in ((3, False), (5, True)):
+        rng = np.random.default_rng(0)
+        accuracies = {f"d{k}": 0.5 + 0.1 * np.arange(4) + 0.02 * rng.normal(size=4) for k in range(d)}
+        fit = TransferGraph().fit(toy_zoo(accuracies, modality="text"))
+        advice = advise(fit, describe_words(fit.zoo, modality="text", words="reviews"))
+        assert ("best" in advice.ranking) == any("with probability" in note for note in advice.notes) == told
+        assert any("how sure this is cannot be told" in note for note in advice.notes) != told
+
+
 def test_gains_are_kept_with_the_fit(graph, tmp_path):
     graph.save(tmp_path / "fit")
     assert TransferGraph.load(tmp_path / "fit").gains == graph.gains and set(graph.gains) == {"text"}

@@ -177,7 +177,10 @@ def advise(
     if scores is not None and not general and not getattr(ranker, "scores_used", lambda _: True)(dataset):
         notes.append(_unused(scores))
     notes.append(_gained(graph.gains.get(ranker.table.modality)))
-    if hasattr(ranker, "chances"):
+    judged = ranking.loc[~ranking["model"].isin(list(observed or {})), "low"].notna().any()
+    if not judged:  # no error on a dataset that was left out is known
+        notes.append("how sure this is cannot be told: that takes records on four datasets or more")
+    elif hasattr(ranker, "chances"):
         chances = graph.chances(dataset, ranking["model"].tolist(), observed)
         notes.append(_nearly_best(chances["first"], ranking, len(observed or {}), scores))
         if not general:
