@@ -76,9 +76,30 @@ def test_weights_are_found_where_the_covariance_is_of_the_assumed_form():
     alike = points @ points.T
     truth = 0.4 + 0.4 * alike + 0.2 * np.eye(40)
     labels = rng.multivariate_normal(np.zeros(40), truth, 2000)
-    fit = CovarianceFit(*known_moments(labels), {"words": alike}, strength=0.1, own_loadings=False)
-    assert np.allclose(fit.covariance().weights, [0.4, 0.4], atol=0.06)
+    fit = CovarianceFit(*known_moments(labels), {"words": alike}, strength=0.01, own_loadings=False)
+    assert np.allclose(fit.covariance().weights, [0.4, 0.4], atol=0.04)
     assert np.linalg.eigvalsh(fit.covariance().matrix({"words": alike})).min() > 0
+
+
+def test_weights_have_the_largest_likelihood():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(20, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    kinds = {"words": points @ points.T, "task": np.equal.outer(np.arange(20) % 4, np.arange(20) % 4) * 1.0}
+    truth = 0.4 + 0.2 * kinds["words"] + 0.2 * kinds["task"] + 0.2 * np.eye(20)
+    moments, counts = known_moments(rng.multivariate_normal(np.zeros(20), truth, 100))
+    fit = CovarianceFit(moments, counts, kinds, strength=1e-6, own_loadings=False)
+    found = fit.covariance()
+
+    def likelihood(weights):
+        matrix = replace(found, weights=weights).matrix(kinds)
+        return -np.linalg.slogdet(matrix)[1] - np.trace(np.linalg.solve(matrix, moments))
+
+    moved = [found.weights + sign * 0.04 * which for sign in (1, -1) for which in np.eye(3)]
+    apart = np.triu_indices(20, 1)
+    columns = np.column_stack([np.ones(190), *(kind[apart] for kind in kinds.values())])
+    moved.append(np.linalg.lstsq(columns, moments[apart])[0])
+    assert likelihood(found.weights) > max(map(likelihood, moved))
 
 
 def test_a_dataset_of_noise_has_a_small_loading():

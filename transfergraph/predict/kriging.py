@@ -118,6 +118,8 @@ class Kriging:
             left_out = self.candidates.left_out | {name: self.scores[name] for name in metrics}
             names, plain = tuple(left_out), (*MEANS, *metrics)
             by_order, by_value = (choose_mixture(a.only(names), plain) for a in (self.order, self.value))
+            share = by_value[len(self.candidates.left_out) :].sum()  # of scores, which tell by how much
+            by_order = (1 - share) * by_order + share * by_value
             mixed = standardised(sum(w * left_out[name] for name, w in zip(names, by_order, strict=True)))
             slope, errors = residuals(self.labels, mixed)
             model = choose_sharing(fit_errors(self.table, errors), errors, self.labels, self.random_state)
