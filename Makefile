@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 TESTS := OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
 .DEFAULT_GOAL := help
-.PHONY: help env export readme outputs test test-slow lint lab repro study published site sbom coverage clean
+.PHONY: help env export readme outputs test test-slow lint lab repro study published real site sbom coverage clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,15 @@ published: env ## run the pipeline of the published records, fetched first (SOUR
 	@test -d zoos/paper-image -a -d zoos/paper-text || \
 	  transfergraph zoo get paper-image paper-text $(if $(SOURCE),--from "$(SOURCE)")
 	@dvc repro paper/dvc.yaml
+
+# Of the zoos in real/params.yaml those that are here: for another one, DVC would look for tables that are missing.
+REAL := import pathlib, yaml; names = yaml.safe_load(open("real/params.yaml"))["zoos"]; \
+  print(*(name for name in names if pathlib.Path("zoos", name).is_dir()))
+
+real: env ## how right are the methods on zoos of real models? Those of the catalogue in zoos/; fetches none
+	@zoos=$$(python -c '$(REAL)'); test -n "$$zoos" || { echo "make real: zoos/ holds none of the zoos" \
+	  "in real/params.yaml; expected some by 'transfergraph zoo get', see docs/zoos.md" >&2; exit 1; }; \
+	dvc repro --single-item $$(printf 'real/dvc.yaml:zoo@%s ' $$zoos) real/dvc.yaml:summary
 
 site: env ## make site/, one static site of the reports that are there (fetches those of the repository where none are)
 	@ls reports/*/summary.ipynb >/dev/null 2>&1 || dvc pull --quiet

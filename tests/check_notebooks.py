@@ -4,6 +4,7 @@ Everything is made anew in a temporary copy and compared, so the working tree st
 
     python tests/check_notebooks.py                 # exit 1 and the first lines of each difference
     python tests/check_notebooks.py --write-readme  # write README.md
+    python tests/check_notebooks.py --write-results # copy what `make real` found into docs/results.md
     python tests/check_notebooks.py --run           # run all chapters; do they give the outputs they keep?
     python tests/check_notebooks.py --write-outputs nbs/03_scores  # run these chapters, keep their outputs
 """
@@ -26,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<=\]\()[^)\s]+|(?<=src=\")[^\"]+")
 DIFF_LINES = 15
 CHAPTERS = "docs/chapters.md"  # the tables of parts and of chapters
+REAL = "results/real-summary/results.md"  # written by `make real`
+BORDERS = "<!-- what `make real` found -->\n", "<!-- up to here -->\n"  # in docs/results.md
 IDEA = "docs/idea.png"  # the drawing that the tour keeps, for README.md
 TITLE = """# Chapters
 
@@ -129,6 +132,19 @@ def write_pages(root: Path) -> None:
     (root / "README.md").write_text(readme(root), encoding="utf-8")
 
 
+def write_results(root: Path) -> None:
+    "The part of docs/results.md that `make real` finds."
+    if not (root / REAL).is_file():
+        raise ValueError(f"{REAL} is missing: `make real` writes it")
+    page, (begin, end) = root / "docs" / "results.md", BORDERS
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"docs/results.md: expected a line {begin.strip()!r} and below it {end.strip()!r}")
+    text = (root / REAL).read_text(encoding="utf-8").strip()
+    page.write_text(f"{before}{begin}\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
 def remake(root: Path) -> None:
     "Clean the notebooks in `root`, write the library from them, README.md and the table of chapters."
     os.environ.pop("IN_TEST", None)  # nbdev exports nothing, and says nothing, where this is set
@@ -216,6 +232,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write-readme", action="store_true", help="write README.md and stop")
+    parser.add_argument("--write-results", action="store_true", help="write docs/results.md and stop")
     parser.add_argument("--run", action="store_true", help="run chapters and compare their outputs")
     parser.add_argument("--write-outputs", action="store_true", help="run chapters and keep their outputs")
     parser.add_argument("paths", nargs="*", help="chapters or folders of chapters to run; none: all")
@@ -223,8 +240,8 @@ def main() -> int:
     options = parser.parse_args()
     help_line = "`make export` and `make readme` write these files."
     try:
-        if options.write_readme:
-            write_pages(ROOT)
+        if options.write_readme or options.write_results:
+            (write_pages if options.write_readme else write_results)(ROOT)
             return 0
         if options.run or options.write_outputs:
             from chapter_outputs import run_all  # beside this file

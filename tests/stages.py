@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "transfergraph"
-PIPELINES = [ROOT / name for name in ("dvc.yaml", "paper/dvc.yaml", "study/dvc.yaml")]
+PIPELINES = [ROOT / name for name in ("dvc.yaml", "paper/dvc.yaml", "study/dvc.yaml", "real/dvc.yaml")]
 
 
 def module_file(name: str) -> Path | None:

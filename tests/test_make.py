@@ -25,6 +25,7 @@ NANO = {
     "sweep": {"ratios": [0.5, 1.0], "methods": ["mean"], "seeds": [0]},
     "selection": {"seeds": [0, 1]},
 }
+CUT = {"models": 20, "targets": 2, "methods": ["TG:LR,N2V,all+words"]}
 PAPER = NANO | {
     "zoos": ["paper-image"],
     "targets": {n: {"zoo": "paper-image", "target": n} for n in ("pets", "svhn")},
@@ -154,7 +155,19 @@ def test_make_published_runs_the_pipeline_of_the_published_records(paper, repro)
     names = {p.stem for p in (clone / "reports" / "paper-image").glob("*.ipynb")}
     assert names == {"pets", "svhn", "summary", "sweep", "ensemble", "published"}
     changed = {"params.yaml", "dvc.lock", "study/dvc.lock", "paper/params.yaml", "paper/dvc.lock"}
+    changed |= {"real/params.yaml", "real/dvc.lock"}
     assert set(status(clone)) <= changed
+
+
+def test_make_real_evaluates_the_zoos_that_are_here_and_fetches_none(repro):
+    clone, other = repro
+    settings(clone / "real" / "params.yaml", zoos=["paper-image", "nano-image"], resamples=200, cut=CUT)
+    with pytest.raises(AssertionError, match="holds none of the zoos"):
+        make(other, "real")
+    make(clone, "real")
+    table = pd.read_csv(clone / "results" / "real-summary" / "spearman.csv").set_index("method")
+    assert "nano-image" in table and "paper-image" not in table
+    assert {p.stem for p in (clone / "reports" / "real").glob("*.ipynb")} == {"nano-image", "summary"}
 
 
 def status(clone):

@@ -122,7 +122,7 @@ def project(tmp_path_factory):
 
     at = tmp_path_factory.mktemp("stages")
     bare = shutil.ignore_patterns("__pycache__", "*.ipynb")
-    for name in ("transfergraph", "paper", "study"):
+    for name in ("transfergraph", "paper", "study", "real"):
         shutil.copytree(ROOT / name, at / name, ignore=bare)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, at / name)

@@ -1,6 +1,6 @@
 """Rank pre-trained models for a dataset by learning from a model zoo."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Names of the package and where they are. Each is loaded when it is first asked for, so that importing the package
 # is cheap. `evaluate` is the part of that name, which can be called: a sub-package always shadows a function here.

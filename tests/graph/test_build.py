@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 from transfergraph.graph.build import (
     EDGE_TYPES,
     MOST_KINDS,
+    alike_by_all,
     build_graph,
     classical_scaling,
     finetuned_on,
+    learn_similarity,
     pretrained_on,
     similar_to,
     transfers_to,
 )
 from transfergraph.zoo.matrices import hide_target, min_max, subsample_records, z_score
+from transfergraph.zoo.synthetic import toy_zoo
 from transfergraph.zoo.tables import Zoo
 from zoos import zoos
 
@@ -443,3 +446,39 @@ def test_features_of_data_sets_by_hand():
     np.testing.assert_allclose(x * scale, [[2, 2], [0, 0], [-2, -2]], atol=1e-6)  # y is not known
     x = build_graph(zoo, "x", distance="f")["dataset"].x.numpy()
     assert x.tolist() == [[0, 0]] * 3  # one dataset alone is its own mean
+
+
+def themed_zoo(words=True, n=40):
+    "Models that are good by theme; words tell the theme, a probe tells nothing."
+    rng = np.random.default_rng(0)
+    skill, theme = rng.normal(size=(n, 2)), np.arange(8) % 2
+    accuracy = 0.5 + 0.1 * skill[:, theme] + 0.01 * rng.normal(size=(n, 8))
+    zoo = toy_zoo(dict(zip("abcdefgh", accuracy.T.clip(0, 1))))
+    told = np.eye(2)[theme] + 0.1 * rng.normal(size=(8, 2))
+    ways = {"domain_similarity": rng.normal(size=(8, 3))} | ({"words": told} if words else {})
+    rows = [(d, way, v.tolist()) for way, vs in ways.items() for d, v in zip("abcdefgh", vs)]
+    return replace(zoo, embeddings=pd.DataFrame(rows, columns=["dataset", "method", "vector"])).validate()
+
+
+def test_ways_of_comparing_datasets_count_as_far_as_they_agree_with_the_records():
+    _, weights = learn_similarity(hide_target(themed_zoo(), "a"))
+    assert weights["words"] > 0.3 > 10 * weights["domain_similarity"]
+    edges = alike_by_all(hide_target(themed_zoo(), "a"))
+    assert set(edges.loc[edges["dataset"] == "a", "other"]) == set("ceg")  # whose records are not read
+    assert edges["weight"].max() == 1 and edges["weight"].min() > 0
+    assert {*zip(edges["dataset"], edges["other"])} == {*zip(edges["other"], edges["dataset"])}
+
+
+def test_words_change_a_graph_where_there_are_any_and_nothing_else():
+    import torch
+
+    def store(graph):
+        return graph["dataset", "similar_to", "dataset"]
+
+    plain, told = (build_graph(themed_zoo(), "a", words=words) for words in (False, True))
+    assert told["dataset"].x.shape[1] == plain["dataset"].x.shape[1] + 2
+    assert store(told).num_edges < store(plain).num_edges
+    plain, told = (build_graph(themed_zoo(words=False), "a", words=words) for words in (False, True))
+    assert torch.equal(told["dataset"].x, plain["dataset"].x)
+    assert torch.equal(store(told).edge_index, store(plain).edge_index)
+    assert torch.equal(store(told).edge_weight, store(plain).edge_weight)

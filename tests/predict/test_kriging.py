@@ -22,7 +22,7 @@ from transfergraph.predict.methods import needs_of, predict_target
 from transfergraph.recommend.transfergraph import TransferGraph
 from transfergraph.zoo.matrices import DatasetDescription, hide_target
 from transfergraph.zoo.synthetic import toy_zoo
-from transfergraph.zoo.tables import write_tables
+from transfergraph.zoo.tables import Zoo, write_tables
 
 
 def themed_zoo(n=40, d=16, themes=2, luck=0.02, tell=True, seed=0, missing=0.0):
@@ -38,6 +38,17 @@ def themed_zoo(n=40, d=16, themes=2, luck=0.02, tell=True, seed=0, missing=0.0):
     words = about + 0.2 * rng.normal(size=about.shape)
     rows = [(f"d{i}", "words", vector.tolist()) for i, vector in enumerate(words)]
     return replace(zoo, embeddings=pd.DataFrame(rows, columns=["dataset", "method", "vector"])).validate()
+
+
+@pytest.mark.parametrize("learner", ["N2V", "SAGE"])
+def test_words_change_a_graph_method_where_there_are_any_and_nothing_else(learner):
+    names = [f"TG:LR,{learner},all", f"TG:LR,{learner},all+words"]
+    zoo = themed_zoo(n=12, d=6)
+    plain, told = predict_target(zoo, "d0", names).to_numpy().T
+    assert np.abs(plain - told).max() > 1e-3
+    mute = replace(zoo, embeddings=Zoo().embeddings)
+    without, still = predict_target(mute, "d0", names).to_numpy().T
+    assert (without == still).all() and (without == plain).all()
 
 
 def true(zoo, name):

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from transfergraph.cli.program import main
 from transfergraph.models.words import dataset_words, with_words
-from transfergraph.predict.methods import gain_over_mean, history_means
+from transfergraph.predict.rankers import gain_over_mean, history_means
 from transfergraph.recommend.advice import advise, rank_in_general, trained_elsewhere
 from transfergraph.recommend.candidates import choose_to_run, describe_dataset, describe_words, guess_task
 from transfergraph.recommend.transfergraph import TransferGraph
@@ -135,6 +135,16 @@ def test_where_history_does_not_beat_the_mean_it_is_said_with_the_regret(graph):
         assert not any("does not beat" in note for note in advise(graph, new).notes)
     finally:
         graph.gains = kept
+
+
+def test_of_few_datasets_nobody_knows_how_sure_a_ranking_is():
+    for d, told in ((3, False), (5, True)):
+        rng = np.random.default_rng(0)
+        accuracies = {f"d{k}": 0.5 + 0.1 * np.arange(4) + 0.02 * rng.normal(size=4) for k in range(d)}
+        fit = TransferGraph().fit(toy_zoo(accuracies, modality="text"))
+        advice = advise(fit, describe_words(fit.zoo, modality="text", words="reviews"))
+        assert ("best" in advice.ranking) == any("with probability" in note for note in advice.notes) == told
+        assert any("how sure this is cannot be told" in note for note in advice.notes) != told
 
 
 def test_gains_are_kept_with_the_fit(graph, tmp_path):

@@ -85,7 +85,7 @@ def test_rank_prints_a_table(call):
     code, out, err = call("rank", "zoo", "--data", "mine", "--quiet")
     lines = out.splitlines()
     assert (
-        code == 0 and lines[0].split() == "place by mean model accuracy 90% interval parameters why".split()
+        code == 0 and lines[0].split() == "place by mean model accuracy is best loss parameters why".split()
     )
     assert len(lines) == 7 and "net" in lines[1] and "2.0 G" in out and "of 6 on" in lines[1]
     code, again, err = call("rank", "zoo", "--data", "mine", "--quiet", "--top", 2)
@@ -99,9 +99,10 @@ def test_rank_for_programs(call):
     code, out, _ = call("rank", "zoo", "--data", "mine", "--json", "--quiet")
     rows = json.loads(out)
     assert code == 0 and len(rows) == 6
-    columns = "place model accuracy low high n_params family mean_place why"
+    columns = "place model accuracy low high n_params family mean_place best loss why"
     assert list(rows[0]) == columns.split() and [row["place"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows)
+    assert all(row["low"] <= row["accuracy"] <= row["high"] and row["loss"] >= 0 for row in rows)
+    assert sum(row["best"] for row in rows) == pytest.approx(1)
     code, out, _ = call("rank", "zoo", "--data", "mine", "--csv", "--quiet", "--family", "vit")
     assert [line.split(",")[1][:3] for line in out.splitlines()] == ["mod", "vit", "vit", "vit"]
     code, out, _ = call("rank", "zoo", "--data", "mine", "--json", "--quiet", "--max-params", "1e6")

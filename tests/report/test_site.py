@@ -218,7 +218,7 @@ def test_the_map_answers_a_hover(browser, site):
     page.mouse.move(at[0] - 30, at[1])
     page.mouse.move(*at)
     named = page.wait_for_selector("#map .hoverlayer .hovertext").text_content()
-    assert re.search(r"0\.\d{3}", named) or "no fine-tuning is known" in named
+    assert re.search(r"0\.\d{3}", named) or "no record is known" in named
     buttons = page.eval_on_selector_all("#map .modebar-btn", "all => all.map(b => b.dataset.title)")
     assert "Zoom in" in buttons and not [b for b in buttons if re.search("(?i)share|cloud|studio", b)]
     assert not wrong

@@ -98,7 +98,7 @@ if (question) {
       for (const cell of cells) row.append(make("td", {}, cell));
     });
     const measured = right.map(([who, what, value]) => `${who}, ${what} ${value?.toFixed(3) ?? "unknown"}`).join("; ");
-    const text = `${say(about)}. Ranked by ${method} with every fine-tuning on ${name} hidden; "reached" is what the models really reached. `;
+    const text = `${say(about)}. Ranked by ${method} with every record of ${name} hidden; "reached" is what the models really reached. `;
     place.replaceChildren(make("h2", {}, `Models for data like ${name}`), make("p", {}, text, measured && `How right that was: ${measured}. `));
     if (pages[name]) place.lastChild.append(make("a", { href: pages[name] }, `How well each method ranked ${name}`));
     place.append(table);
@@ -129,7 +129,7 @@ if (question) {
 }
 
 // ---- a map: a trace for each family, datasets last; nothing is sent anywhere
-const places = document.getElementById("places");
+const places = document.getElementById("map-places");
 if (places) {
   const dots = JSON.parse(places.textContent), families = [...new Set(dots.map((dot) => dot.family))];
   const symbols = ["circle", "diamond", "square", "cross", "x", "triangle-up", "star"]; // 7, and 10 colours

@@ -303,7 +303,9 @@ def rank_command(
 
         save_figure(figure_ranking(advice.ranking, str(data or dataset or dataset_like)), plot)
     if not terminal.print_table(advice.ranking, as_json):
-        terminal.print_rows(terminal.ranking_rows(advice.ranking), right=(0, 1, 3, 4, 5))
+        rows = terminal.ranking_rows(advice.ranking)
+        right = [at for at, head in enumerate(rows[0]) if head not in ("model", "why")]
+        terminal.print_rows(rows, right=right)
 
 # %% ../../nbs/12_cli/04_rank.ipynb #8a65eabff63a45729fe45fb5ade58bdc
 def _settings(text):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'true_accuracy', 'read_predictions', 'check_predictions', 'per_seed_metrics', 'over_seeds',
-           'score_predictions', 'summarise', 'spread_and_noise', 'variance_shares', 'swaps', 'over_scratch',
-           'search_costs', 'score_correlations']
+           'score_predictions', 'summarise', 'gains_by_target', 'pool_zoos', 'reliability', 'spread_and_noise',
+           'variance_shares', 'swaps', 'over_scratch', 'search_costs', 'score_correlations']
 
 # %% ../../nbs/10_evaluate/01_summary.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import os
@@ -221,6 +221,63 @@ def summarise(
         table["seed_sd"] = spread.reindex(wide.index).to_numpy()
     table["n_targets"] = (~np.isnan(values)).sum(axis=1)
     return table[COLUMNS["summary"]]
+
+# %% ../../nbs/10_evaluate/01_summary.ipynb #f61877af4e7f4313ad8234302950b331
+def gains_by_target(
+    zoo: Zoo,
+    predictions: pd.DataFrame,  # columns of predictions and `among`; rows with the same one are compared
+    baseline: str = "history-mean",  # has rows with every `among`
+) -> pd.DataFrame:  # target, method, metric, among, value, gain
+    "Metrics of every target, and what a method gains over a baseline on the same models."
+    found = []
+    for among, rows in predictions.groupby("among", sort=False):
+        table = score_predictions(zoo, rows.drop(columns="among")).assign(among=among)
+        of_base = table[table["method"] == baseline].set_index(["target", "metric"])["value"]
+        if of_base.empty:
+            raise ValueError(f"among {among!r} there is no {baseline!r}; expected it to compare with")
+        base = of_base.reindex(pd.MultiIndex.from_frame(table[["target", "metric"]])).to_numpy()
+        found.append(table.assign(gain=table["value"] - base))
+    return pd.concat(found, ignore_index=True)[["target", "method", "metric", "among", "value", "gain"]]
+
+
+def pool_zoos(
+    table: pd.DataFrame,  # a row for each zoo and target
+    value: str,  # which column
+    by: list[str],  # columns, such as method and metric
+    n_resamples: int = 10_000,
+    level: float = 0.95,  # of the interval
+    random_state: int = 0,
+) -> pd.DataFrame:  # columns of `by`, mean, low, high, zoos, targets
+    "The mean over zoos of means over their datasets; the bootstrap draws datasets within zoos."
+    found = []
+    for key, group in table.dropna(subset=[value]).groupby(by, sort=False):
+        parts = [part.to_numpy(float) for _, part in group.groupby("zoo", sort=False)[value]]
+        rng = np.random.default_rng(random_state)
+        draws = [
+            rng.multinomial(len(p), np.full(len(p), 1 / len(p)), n_resamples) @ p / len(p) for p in parts
+        ]
+        low, high = np.quantile(np.mean(draws, 0), [(1 - level) / 2, (1 + level) / 2])
+        found.append((*key, np.mean([p.mean() for p in parts]), low, high, len(parts), len(group)))
+    return pd.DataFrame(found, columns=[*by, "mean", "low", "high", "zoos", "targets"])
+
+# %% ../../nbs/10_evaluate/01_summary.ipynb #76127f4a2f6a44fba749ea7800e59d51
+def reliability(
+    claims: pd.DataFrame,  # columns target, chance in [0, 1], happened; of several zoos also zoo
+    bins: int = 5,  # of equal width
+) -> pd.DataFrame:  # a row per bin that has claims: chance, happened (means), low, high, claims, error
+    "Chances against the share of claims that came true; `error` is that of all claims."
+    place = np.minimum((claims["chance"] * bins).astype(int), bins - 1).rename("bin")
+    of = [claims[column] for column in ("zoo", "target") if column in claims]
+    shares = (
+        claims["happened"].astype(float).groupby([place, *of]).mean().unstack(list(range(1, 1 + len(of))))
+    )
+    _, low, high = bootstrap_mean(shares.to_numpy(float))
+    table = claims.groupby(place).agg(
+        chance=("chance", "mean"), happened=("happened", "mean"), claims=("chance", "size")
+    )
+    table = table.assign(low=low, high=high)[["chance", "happened", "low", "high", "claims"]]
+    off = (table["chance"] - table["happened"]).abs()
+    return table.assign(error=np.average(off, weights=table["claims"])).reset_index(drop=True)
 
 # %% ../../nbs/10_evaluate/01_summary.ipynb #3ed186c9a28b402fb0bc4494df01f08d
 def spread_and_noise(

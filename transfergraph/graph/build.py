@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['EDGE_TYPES', 'DEFAULT_EDGE_TYPES', 'MOST_KINDS', 'classical_scaling', 'finetuned_on', 'pretrained_on', 'transfers_to',
-           'similar_to', 'build_graph']
+           'similar_to', 'learn_similarity', 'alike_by_all', 'has_words', 'build_graph']
 
 # %% ../../nbs/06_graph/01_build.ipynb #8dd0d8092fe74a7c96281538738b07e2
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from transfergraph.zoo.matrices import (
+    accuracy_matrix,
     accuracy_pairs,
     distance_matrix,
     hide_target,
@@ -82,6 +84,52 @@ def similar_to(zoo: Zoo, distance: str = "domain_similarity", threshold: float =
     back = pairs.rename(columns={"dataset": "other", "other": "dataset"})
     return pd.concat([pairs, back], ignore_index=True)
 
+# %% ../../nbs/06_graph/01_build.ipynb #4dd4641cc4064e0191573fe9c69df29b
+def learn_similarity(
+    zoo: Zoo,  # the target's records hidden
+) -> tuple[pd.DataFrame, pd.Series]:  # square, above 0 where more alike than usual; weight of each way
+    "How alike datasets are by all that is known of them, as far as that agrees with the records."
+    from scipy.optimize import nnls
+
+    ways = dict.fromkeys([*zoo.distances["method"], *zoo.embeddings["method"]])
+    found = {way: distance_matrix(zoo, way) for way in ways}
+    named = set().union(*(matrix.index for matrix in found.values()))
+    names, near = [name for name in zoo.datasets["dataset"] if name in named], {}
+    for way, matrix in found.items():
+        d = matrix.reindex(names, axis=0).reindex(names, axis=1).to_numpy(float)
+        spread = np.nanmax(d) - np.nanmin(d)
+        alike = 1 - (d - np.nanmin(d)) / spread if spread > 0 else np.zeros_like(d)
+        near[way] = np.nan_to_num(alike - np.nanmean(alike[~np.eye(len(d), dtype=bool)]))
+    accuracy = accuracy_matrix(zoo).reindex(columns=names)
+    known = accuracy.notna().to_numpy(float)
+    shared = known.T @ known
+    agree = accuracy.rank().corr(min_periods=5).to_numpy()
+    i, j = np.triu_indices(len(names), 1)
+    told = np.isfinite(agree[i, j])
+    weights = np.zeros(len(near))
+    if told.sum() > len(near):
+        i, j = i[told], j[told]
+        trust = shared[i, j] / (shared[i, j] + 30)
+        sides = np.column_stack([*(matrix[i, j] for matrix in near.values()), agree[i, j]])
+        sides = (sides - np.average(sides, axis=0, weights=trust)) * np.sqrt(trust)[:, None]
+        weights, _ = nnls(sides[:, :-1], sides[:, -1])
+    whole = sum((w * matrix for w, matrix in zip(weights, near.values())), np.zeros((len(names),) * 2))
+    return pd.DataFrame(whole, names, names), pd.Series(weights, list(near), dtype=float)
+
+
+def alike_by_all(zoo: Zoo, threshold: float = 0.0) -> pd.DataFrame:  # dataset, other, weight in (0, 1]
+    "Pairs of datasets, in both directions, that are more alike than usual; see `learn_similarity`."
+    whole, _ = learn_similarity(zoo)
+    values, names = whole.to_numpy(), whole.index.to_numpy()
+    top = np.max(values * ~np.eye(len(values), dtype=bool), initial=0.0)
+    i, j = np.nonzero((values > threshold * top) & (values > 0) & ~np.eye(len(values), dtype=bool))
+    return pd.DataFrame({"dataset": names[i], "other": names[j], "weight": values[i, j] / (top or 1.0)})
+
+
+def has_words(zoo: Zoo) -> bool:
+    "Whether the zoo knows what its datasets are about, see `transfergraph.models.words`."
+    return bool(zoo.embeddings["method"].eq("words").any())
+
 # %% ../../nbs/06_graph/01_build.ipynb #938c804e27f84196a10c8828c723f798
 EDGE_TYPES = ("finetuned_on", "pretrained_on", "transfers_to", "similar_to")
 DEFAULT_EDGE_TYPES = ("finetuned_on", "pretrained_on", "similar_to")  # as in the published runs
@@ -99,6 +147,7 @@ def build_graph(
     score_threshold: float = 0.5,  # z-score above which a score is an edge
     distance: str = "domain_similarity",  # which distance makes *similar to* edges and dataset features
     similarity_threshold: float = 0.0,  # similarity in [0, 1] above which two datasets are joined
+    words: bool = False,  # whether words count, too, see `learn_similarity`; nothing changes without words
     history_ratio: float = 1.0,  # share of the records to use
     model_ratio: float = 1.0,  # share of the models whose records are used
     random_state: int = 0,  # for the two ratios
@@ -121,7 +170,10 @@ def build_graph(
     graph["model"].name = models["model"].tolist()
     graph["dataset"].name = names
     graph["model"].x = torch.tensor(_model_features(models), dtype=torch.float)
-    graph["dataset"].x = torch.tensor(_dataset_features(zoo, names, distance), dtype=torch.float)
+    words = words and has_words(zoo)
+    ways = dict.fromkeys([distance, "words"] if words else [distance])
+    features = [_dataset_features(zoo, names, way) for way in ways]
+    graph["dataset"].x = torch.tensor(np.hstack(features), dtype=torch.float)
     graph.target = target
 
     def numbered(rows, ends):  # node ids and weights of the rows whose ends are both in the graph
@@ -145,7 +197,9 @@ def build_graph(
     if "transfers_to" in edges:
         add("transfers_to", transfers_to(zoo, score_metric, score_threshold))
     if "similar_to" in edges:
-        add("similar_to", similar_to(zoo, distance, similarity_threshold), ("dataset", "other"))
+        compare = alike_by_all if words else functools.partial(similar_to, distance=distance)
+        alike = compare(zoo, threshold=similarity_threshold)
+        add("similar_to", alike, ("dataset", "other"))
     return graph
 
 # %% ../../nbs/06_graph/01_build.ipynb #59bbdb311c014d738909a11f9e486628

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..predict.methods import history_means
+from ..predict.rankers import history_means
 from .transfergraph import TransferGraph, keep_models
 from ..zoo.matrices import DatasetDescription, find_likeness
 from ..zoo.tables import Zoo
@@ -67,7 +67,9 @@ def _reason(row):
 class Advice:
     "A ranking and what a user should know of it."
 
-    ranking: pd.DataFrame  # as `TransferGraph.rank` gives, with place and mean_place
+    ranking: (
+        pd.DataFrame
+    )  # as `TransferGraph.rank` gives, with place, mean_place, and best and loss, see `chances`
     notes: list[str]  # a line each, the most important first
     general: bool  # whether history was set aside
 
@@ -128,12 +130,16 @@ def _gained(gain):
     return told
 
 
-def _nearly_best(first, runs, scores):
-    "What taking one or five is worth, and what that rests on."
+def _nearly_best(first, ranking, runs, scores):
+    "How sure the order is, by what the first one and five are worth, and how sure the level."
     scored = "no run" if scores is None else f"scores of {scores['model'].nunique()} models"
     basis = (f"{runs} accuracies" if runs else scored) + " on your data"
     told = f"one of the first {min(5, len(first))} is within 0.01 of the best with probability"
-    return f"{told} {first.iloc[:5].iloc[-1]:.2f}, the first with {first.iloc[0]:.2f} (by {basis})"
+    order = f"{told} {first.iloc[:5].iloc[-1]:.2f}, the first with {first.iloc[0]:.2f} (by {basis})"
+    error = np.maximum(ranking["high"] - ranking["accuracy"], ranking["accuracy"] - ranking["low"]).max()
+    return order + (
+        f"; accuracies are sure to \N{PLUS-MINUS SIGN}{error:.2f} (nine of ten)" if error > 0 else ""
+    )
 
 
 def advise(
@@ -171,9 +177,14 @@ def advise(
     if scores is not None and not general and not getattr(ranker, "scores_used", lambda _: True)(dataset):
         notes.append(_unused(scores))
     notes.append(_gained(graph.gains.get(ranker.table.modality)))
-    if hasattr(ranker, "chances"):
-        first = graph.chances(dataset, ranking["model"].tolist(), observed)["first"]
-        notes.append(_nearly_best(first, len(observed or {}), scores))
+    judged = ranking.loc[~ranking["model"].isin(list(observed or {})), "low"].notna().any()
+    if not judged:  # no error on a dataset that was left out is known
+        notes.append("how sure this is cannot be told: that takes records on four datasets or more")
+    elif hasattr(ranker, "chances"):
+        chances = graph.chances(dataset, ranking["model"].tolist(), observed)
+        notes.append(_nearly_best(chances["first"], ranking, len(observed or {}), scores))
+        if not general:
+            ranking[["best", "loss"]] = chances[["best", "loss"]].reindex(ranking["model"]).to_numpy()
     return _finished(ranking, notes, general, top)
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 
 import transfergraph
 from ..models.words import with_words
-from ..predict.methods import RANKERS, gain_over_mean, tell_standings
+from ..predict.rankers import RANKERS, gain_over_mean, tell_standings
 from .search import Selection, search
 from ..run.files import atomic_path, checksum
 from ..zoo.matrices import DatasetDescription, check_new, main_distance, main_method

@@ -6,7 +6,8 @@
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'BROWN', 'PINK', 'GREY', 'YELLOW', 'SKY', 'DPI', 'MAX_BYTES', 'FAMILIES',
            'METRIC_NAMES', 'styled', 'new_figure', 'shorten', 'shorten_apart', 'method_family', 'lower_is_better',
            'figure_png', 'save_figure', 'show', 'figure_predicted_vs_true', 'figure_methods', 'figure_ranking',
-           'figure_metric_by_target', 'figure_ablation', 'figure_gains', 'figure_sweep']
+           'figure_metric_by_target', 'figure_ablation', 'figure_gains', 'figure_sweep', 'figure_reliability',
+           'figure_regret']
 
 # %% ../../nbs/11_report/01_figures.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import functools
@@ -379,4 +380,55 @@ def figure_sweep(
     ax.set_xlabel("share of the other datasets' fine-tuning records that is known")
     ax.set_ylabel(METRIC_NAMES.get(metric, metric))
     figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+# %% ../../nbs/11_report/01_figures.ipynb #46a27a456b804aa2a380d5edf15a5daf
+@styled
+def figure_reliability(
+    tables: "dict[str, pd.DataFrame]",  # title of a panel -> a table of `reliability`
+) -> "Figure":
+    "Share of claims that came true against the chance that was stated; on the dashed line they agree."
+    figure = new_figure(3.4 * len(tables), 3.5)
+    for ax, (title, table) in zip(
+        figure.subplots(1, len(tables), sharey=True, squeeze=False)[0], tables.items()
+    ):
+        ax.plot([0, 1], [0, 1], "--", color="#404040", lw=0.9, zorder=1)
+        for row in table.itertuples():
+            ax.plot([row.chance] * 2, [row.low, row.high], color=BLUE, lw=2, alpha=0.5)
+            ax.annotate(
+                f"{row.claims}", (row.chance, row.happened), (5, -9), textcoords="offset points", fontsize=7
+            )
+        ax.plot(table["chance"], table["happened"], "o", ms=6, color=BLUE, mec="white")
+        ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="chance that was stated")
+        ax.set_title(
+            f"{shorten(title, 48)}\nmean distance {table['error'].iloc[0]:.3f}", loc="left", fontsize=8
+        )
+    figure.axes[0].set_ylabel("share that came true")
+    return figure
+
+
+@styled
+def figure_regret(
+    table: pd.DataFrame,  # columns zoo, rule, runs, regret; a mean for each; the first rule is dashed
+    most: int = 4,  # panels in a row
+) -> "Figure":
+    "Accuracy lost against the best model after so many runs, a panel for each zoo."
+    zoos = list(dict.fromkeys(table["zoo"]))
+    n_rows = -(-len(zoos) // most)
+    figure = new_figure(8.6, 0.6 + 2.1 * n_rows)
+    axes = figure.subplots(n_rows, min(most, len(zoos)), sharex=True, squeeze=False)
+    for ax in axes.flat[len(zoos) :]:
+        ax.set_visible(False)
+    looks = [("#404040", "--"), (SKY, "-"), (BLUE, "-"), (ORANGE, "-"), (GREEN, "-"), (PURPLE, "-")]
+    looks = dict(zip(dict.fromkeys(table["rule"]), looks))
+    for ax, zoo in zip(axes.flat, zoos):
+        for rule, rows in table[table["zoo"] == zoo].groupby("rule", sort=False):
+            color, line = looks[rule]
+            ax.plot(rows["runs"], rows["regret"], line, marker="o", ms=3, lw=1.3, color=color, label=rule)
+        ax.set_title(shorten(zoo, 24), loc="left", fontsize=9)
+        ax.set_ylim(bottom=0)
+    figure.supxlabel("models that were run", fontsize=9)
+    figure.supylabel("accuracy lost", fontsize=9)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     return figure

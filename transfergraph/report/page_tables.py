@@ -114,7 +114,7 @@ def map_dots(zoo: Zoo, places: pd.DataFrame) -> pd.DataFrame:  # `places` of `le
             told = zip(rows[other].head(5), rows["accuracy"])
             best[kind, name] = "".join(f"<br>{escape(n)}: {a:.3f}" for n, a in told)
     dots, data = places.assign(name=places["name"].map(escape)), places["kind"] == "dataset"
-    dots["best"] = [best.get(k, "<br>no fine-tuning is known") for k in zip(places["kind"], places["name"])]
+    dots["best"] = [best.get(k, "<br>no record is known") for k in zip(places["kind"], places["name"])]
     family = places["name"].map(zoo.models.set_index("model")["family"]).fillna("other")
     common = family[~data].value_counts().index[:15]  # the rest shares one colour
     dots["family"] = family.where(family.isin(common), "other").map(escape).mask(data, "dataset")

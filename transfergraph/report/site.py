@@ -119,9 +119,8 @@ class Docments(Extension):
 
 def _write_project(project, docs):
     "The pages of a checkout: how-tos, chapters, and the interface of each module."
-    pages = {
-        p: p.relative_to(project).with_suffix(".md") for p in sorted(project.glob("nbs/**/[0-9]*.ipynb"))
-    }
+    chapters = (*project.glob("nbs/[0-9]*.ipynb"), *project.glob("nbs/[0-9]*/[0-9]*.ipynb"))
+    pages = {p: p.relative_to(project).with_suffix(".md") for p in chapters}
     for guide in (project / "README.md", *project.glob("C*.md"), *project.glob("docs/*.md")):
         pages[guide] = Path("docs", guide.name.lower().replace("readme", "overview"))
     for source, page in pages.items():
@@ -137,20 +136,17 @@ def _write_project(project, docs):
             return f"[{found[2]}]({os.path.relpath(target, at.parent)})" if path.is_file() else found[2]
 
         at.parent.mkdir(parents=True, exist_ok=True)
-        chapter = source.suffix == ".ipynb"
-        text = (
-            notebook_markdown(read_notebook(source), at.with_suffix(""), False)
-            if chapter
-            else source.read_text("utf-8")
-        )
+        if source in chapters:
+            text = notebook_markdown(read_notebook(source), at.with_suffix(""), folded=False)
+        else:
+            text = source.read_text("utf-8")
         text = re.sub(r"(?s)~~~~~.*?\n~~~~~|(`+).*?\1|\[([^][]*)\]\(([^)\s]+)\)", linked, text)
         at.write_text(("---\ntitle: Overview\n---\n\n" if page.stem == "overview" else "") + text, "utf-8")
     for file in project.glob("transfergraph/**/[a-z]*.py"):
         at = docs / "api" / file.relative_to(project / "transfergraph").with_suffix(".md")
         at.parent.mkdir(parents=True, exist_ok=True)
-        at.write_text(
-            f"# {at.stem}\n\n::: {'.'.join(file.relative_to(project).with_suffix('').parts)}\n", "utf-8"
-        )
+        name = ".".join(file.relative_to(project).with_suffix("").parts)
+        at.write_text(f"# {at.stem}\n\n::: {name}\n", "utf-8")
 
 # %% ../../nbs/11_report/05_site.ipynb #88ca9e1f
 ASSETS = Path(transfergraph.__file__).parent / "assets"
@@ -167,6 +163,7 @@ class _Pages(dict):
         for item in nav.items[1:]:
             for zoo in item.children if item.title == "Zoos" else []:
                 zoo.title = escape(zoo.children[0].file.src_uri.split("/")[1])
+            item.children.sort(key=lambda child: not child.is_page or child.file.name != "00_tour")
             item.title = _TITLES[item.title]
         return nav
 

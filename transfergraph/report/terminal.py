@@ -104,16 +104,20 @@ def summary_note(summary: "pd.DataFrame") -> str:
 
 # %% ../../nbs/11_report/03_terminal.ipynb #b39e9ee1
 def ranking_rows(ranking: "pd.DataFrame") -> list[list[str]]:  # head and a row per model
-    "A ranking, from `TransferGraph.rank`, for people."
+    "A ranking, of `advise`, for people: how likely each is the best, and what is lost with it."
 
     def size(n):
         return "" if n != n else f"{n / 1e6:.1f} M" if n < 1e9 else f"{n / 1e9:.1f} G"
 
-    rows = [["place", "by mean", "model", "accuracy", "90% interval", "parameters", "why"]]
+    sure = {"is best": "best", "loss": "loss"} if "best" in ranking else {}
+    rows = [["place", "by mean", "model", "accuracy", *(sure or ["90% interval"]), "parameters", "why"]]
     for row in ranking.to_dict("records"):
         places = [_figure(row["place"], ".0f"), _figure(row["mean_place"], ".0f")]
-        numbers = [_figure(row["accuracy"]), _interval(row["low"], row["high"]), size(row["n_params"])]
-        rows.append([*places, row["model"], *numbers, row["why"]])
+        spread = [_figure(row["best"], ".0%"), _figure(row["loss"])] if sure else []
+        spread = spread or [_interval(row["low"], row["high"])]
+        rows.append(
+            [*places, row["model"], _figure(row["accuracy"]), *spread, size(row["n_params"]), row["why"]]
+        )
     return rows
 
 
