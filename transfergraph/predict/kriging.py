@@ -299,9 +299,10 @@ class Kriging:
         The first run is of the model that is best in general, which also tells the level, and the third of
         the next one: two runs say little yet of who is good here. Improvements are expected over labels:
         accuracies have a ceiling, and as normal ones they would promise more."""
+        observed = dict(observed or {})
         kept, labels, covariance, accuracy, mean = self._posterior(dataset, models, observed)
         names = pd.Index(self.table.models[kept], name="model")
-        if len(observed or {}) in BY_MEAN:
+        if len(observed) in BY_MEAN:
             worth = self.candidates.means[MEANS[0]][kept]
         else:
             nodes, weights = np.polynomial.hermite_e.hermegauss(15)
