@@ -89,7 +89,7 @@ def figure(rows):
 
     @styled
     def drawn():
-        made = new_figure(9, 3.2)
+        made = new_figure(9, 4.2)
         for axes, kind in zip(made.subplots(1, 3), SIZES):
             for row in rows:
                 if row["of"] == kind:
@@ -98,7 +98,8 @@ def figure(rows):
             axes.set(xlabel=f"number of {kind}", ylabel="seconds, one core" if kind == "models" else "")
             axes.set_xticks(SIZES[kind], [f"{size:,}" for size in SIZES[kind]])
             axes.minorticks_off()
-            axes.legend(title="exponent", fontsize=7, title_fontsize=7)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "frameon": False}
+            axes.legend(title="exponent", ncols=2, fontsize=8, title_fontsize=8, **below)
         return made
 
     return drawn()
