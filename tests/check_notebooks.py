@@ -28,6 +28,7 @@ LINK = re.compile(r"(?<=\]\()[^)\s]+|(?<=src=\")[^\"]+")
 DIFF_LINES = 15
 CHAPTERS = "docs/chapters.md"  # the tables of parts and of chapters
 REAL = "results/real-summary/results.md"  # written by `make real`
+REAL_FIGURES = "reports/real/figures/summary"  # those that docs/results.md shows: regret.png, chances.png
 BORDERS = "<!-- what `make real` found -->\n", "<!-- up to here -->\n"  # in docs/results.md
 IDEA = "docs/idea.png"  # the drawing that the tour keeps, for README.md
 TITLE = """# Chapters
@@ -133,9 +134,13 @@ def write_pages(root: Path) -> None:
 
 
 def write_results(root: Path) -> None:
-    "The part of docs/results.md that `make real` finds."
-    if not (root / REAL).is_file():
-        raise ValueError(f"{REAL} is missing: `make real` writes it")
+    "The part of docs/results.md that `make real` finds, and its figures."
+    figures = [root / REAL_FIGURES / f"{name}.png" for name in ("regret", "chances")]
+    for path in (root / REAL, *figures):
+        if not path.is_file():
+            raise ValueError(f"{path.relative_to(root)} is missing: `make real` writes it")
+    for path in figures:
+        shutil.copyfile(path, root / "docs" / f"real-{path.name}")
     page, (begin, end) = root / "docs" / "results.md", BORDERS
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     _, found, after = rest.partition(end)
