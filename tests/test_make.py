@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from transfergraph.zoo.synthetic import make_zoo
+
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
 NANO = {
@@ -161,13 +163,14 @@ def test_make_published_runs_the_pipeline_of_the_published_records(paper, repro)
 
 def test_make_real_evaluates_the_zoos_that_are_here_and_fetches_none(repro):
     clone, other = repro
-    settings(clone / "real" / "params.yaml", zoos=["paper-image", "nano-image"], resamples=200, cut=CUT)
+    make_zoo(24, 8, 6, n_targets=1).zoo.save(clone / "zoos" / "clip")
+    settings(clone / "real" / "params.yaml", zoos=["text-mteb", "clip"], resamples=200, cut=CUT)
     with pytest.raises(AssertionError, match="holds none of the zoos"):
         make(other, "real")
     make(clone, "real")
     table = pd.read_csv(clone / "results" / "real-summary" / "spearman.csv").set_index("method")
-    assert "nano-image" in table and "paper-image" not in table
-    assert {p.stem for p in (clone / "reports" / "real").glob("*.ipynb")} == {"nano-image", "summary"}
+    assert "clip" in table and "text-mteb" not in table
+    assert {p.stem for p in (clone / "reports" / "real").glob("*.ipynb")} == {"clip", "summary"}
 
 
 def status(clone):
