@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -163,7 +164,8 @@ def test_make_published_runs_the_pipeline_of_the_published_records(paper, repro)
 
 def test_make_real_evaluates_the_zoos_that_are_here_and_fetches_none(repro):
     clone, other = repro
-    make_zoo(24, 8, 6, n_targets=1).zoo.save(clone / "zoos" / "clip")
+    zoo = make_zoo(24, 8, 6, n_targets=1).zoo
+    replace(zoo, datasets=zoo.datasets.assign(role="target")).save(clone / "zoos" / "clip")
     settings(clone / "real" / "params.yaml", zoos=["text-mteb", "clip"], resamples=200, cut=CUT)
     with pytest.raises(AssertionError, match="holds none of the zoos"):
         make(other, "real")
