@@ -29,6 +29,7 @@ $(INSTALLED): requirements.txt settings.ini setup.py
 	@echo "Installing the environment into $(VENV) (a few minutes the first time)"
 	@$(VENV)/bin/python -m pip install -qq --no-compile --disable-pip-version-check -r requirements.txt
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --use-pep517 -e .
+	@$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true # on all cores; else each program does it when it starts
 	@touch $@
 
 export: env ## clean the notebooks and write the library from them
