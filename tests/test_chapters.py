@@ -174,3 +174,11 @@ def test_what_is_too_large_is_named():
 def test_a_path_that_is_no_chapter_is_refused():
     with pytest.raises(ValueError, match="no chapter"):
         chapter_outputs.paths(["nbs/stages"])
+
+
+def test_outputs_of_another_processor_are_not_mixed_with_those_that_are_kept(tmp_path, monkeypatch):
+    assert chapter_outputs.processor() == chapter_outputs.processor() != ""
+    (tmp_path / "kept_on.txt").write_text("linux, another\n", encoding="utf-8")
+    monkeypatch.setattr(chapter_outputs, "KEPT_ON", tmp_path / "kept_on.txt")
+    with pytest.raises(ValueError, match=r"outputs are kept on linux, another, and this is .*: run all"):
+        chapter_outputs.run_all(["nbs/00_metrics.ipynb"], True, 1)
