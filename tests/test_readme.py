@@ -49,10 +49,11 @@ def understood(words):
 
 def alike(found, said, tolerance=0.03):
     "The same words in the same order; numbers may differ by rounding on another machine."
-    number = re.compile(r"[+-]?\d+(?:\.\d+)?")
+    number = re.compile(r"[+-]?\d+(?:\.\d+)?%?")
     assert number.sub("#", found).split() == number.sub("#", said).split(), found
     for a, b in zip(number.findall(found), number.findall(said), strict=True):
-        assert abs(float(a) - float(b)) <= tolerance, (a, b, found)
+        a, b = (float(text.rstrip("%")) / (100 if "%" in text else 1) for text in (a, b))
+        assert abs(a - b) <= tolerance, (a, b, found)
 
 
 @pytest.fixture(scope="module")

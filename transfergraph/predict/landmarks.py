@@ -286,9 +286,9 @@ def chances(
 ) -> Chances:
     "Probabilities by draws of all labels together."
     values, vectors = np.linalg.eigh(covariance)
-    root = vectors * np.sqrt(values.clip(0))
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T  # the same whatever signs the vectors have
     noise = np.random.default_rng(random_state).normal(size=(draws, len(mean)))
-    drawn = accuracy(mean + noise @ root.T)
+    drawn = accuracy(mean + noise @ root)
     top = drawn.max(1, keepdims=True)
     near = np.maximum.accumulate(drawn[:, order], 1) >= top - NEARLY
     best = np.bincount(drawn.argmax(1), minlength=len(mean)) / draws
