@@ -23,7 +23,7 @@ SHAPES = [(2_000, 768, 10), (10_000, 768, 100), (10_000, 2_048, 100)]
 PEERS = ["transfergraph", "transformer-ranker"]
 # Some scores share the decomposition only; others compare all pairs of samples; the rest iterate.
 TOGETHER = {"seven": QUICK, "ten": [*QUICK, *NEIGHBOURS]}
-# Two models' features compared: what no way to do it can go below, with its two products and two sorts.
+# All pairs of samples compared: no way to do RSA goes below two products and two sorts of that many numbers.
 PAIRWISE = ["RSA", "DDS", "PARC"]
 MEMORY = ["LogME", "transformer-ranker", "H-score", "TransRate", "SFDA", "PARC", "k-NN", "N-LEEP"]
 

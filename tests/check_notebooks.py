@@ -139,13 +139,13 @@ def write_results(root: Path) -> None:
     for path in (root / REAL, *figures):
         if not path.is_file():
             raise ValueError(f"{path.relative_to(root)} is missing: `make real` writes it")
-    for path in figures:
-        shutil.copyfile(path, root / "docs" / f"real-{path.name}")
     page, (begin, end) = root / "docs" / "results.md", BORDERS
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     _, found, after = rest.partition(end)
     if not found:
         raise ValueError(f"docs/results.md: expected a line {begin.strip()!r} and below it {end.strip()!r}")
+    for path in figures:
+        shutil.copyfile(path, root / "docs" / f"real-{path.name}")
     text = (root / REAL).read_text(encoding="utf-8").strip()
     page.write_text(f"{before}{begin}\n{text}\n\n{end}{after}", encoding="utf-8")
 

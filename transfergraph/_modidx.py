@@ -1207,8 +1207,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                                        'transfergraph/predict/covariance.py'),
                                                   'transfergraph.predict.covariance.KrigingSetting': ( '07_predict/covariance.html#krigingsetting',
                                                                                                        'transfergraph/predict/covariance.py'),
-                                                  'transfergraph.predict.covariance.KrigingSetting.kinds': ( '07_predict/covariance.html#krigingsetting.kinds',
-                                                                                                             'transfergraph/predict/covariance.py'),
                                                   'transfergraph.predict.covariance._listed': ( '07_predict/covariance.html#_listed',
                                                                                                 'transfergraph/predict/covariance.py'),
                                                   'transfergraph.predict.covariance._near': ( '07_predict/covariance.html#_near',

@@ -123,17 +123,24 @@ def test_reliability_finds_a_boast():
 
 
 def test_what_was_found_is_copied_between_two_lines_of_the_docs(tmp_path):
-    from check_notebooks import BORDERS, REAL, write_results
+    from check_notebooks import BORDERS, REAL, REAL_FIGURES, write_results
 
-    page, found = tmp_path / "docs" / "results.md", tmp_path / REAL
+    page, found, figures = tmp_path / "docs" / "results.md", tmp_path / REAL, tmp_path / REAL_FIGURES
     page.parent.mkdir()
     page.write_text("\n".join(["before", BORDERS[0] + "old", BORDERS[1] + "after"]))
     with pytest.raises(ValueError, match="`make real` writes it"):
         write_results(tmp_path)
     found.parent.mkdir(parents=True)
     found.write_text("new\n")
+    with pytest.raises(ValueError, match=r"regret.png is missing: `make real` writes it"):
+        write_results(tmp_path)
+    figures.mkdir(parents=True)
+    for name in ("regret", "chances"):
+        (figures / f"{name}.png").write_text(name)
     for _ in range(2):
         write_results(tmp_path)
+        assert (tmp_path / "docs" / "real-regret.png").read_text() == "regret"
+        assert (tmp_path / "docs" / "real-chances.png").read_text() == "chances"
         assert page.read_text() == f"before\n{BORDERS[0]}\nnew\n\n{BORDERS[1]}after"
     page.write_text("before")
     with pytest.raises(ValueError, match="expected a line"):

@@ -145,6 +145,9 @@ def test_of_few_datasets_nobody_knows_how_sure_a_ranking_is():
         advice = advise(fit, describe_words(fit.zoo, modality="text", words="reviews"))
         assert ("best" in advice.ranking) == any("with probability" in note for note in advice.notes) == told
         assert any("how sure this is cannot be told" in note for note in advice.notes) != told
+        every = dict(zip(fit.zoo.models["model"], (0.5, 0.6, 0.7, 0.8)))
+        notes = advise(fit, describe_words(fit.zoo, modality="text", words="reviews"), observed=every).notes
+        assert not any("cannot be told" in note for note in notes)  # all were run
 
 
 def test_gains_are_kept_with_the_fit(graph, tmp_path):

@@ -99,7 +99,8 @@ def learn_similarity(
         d = matrix.reindex(names, axis=0).reindex(names, axis=1).to_numpy(float)
         spread = np.nanmax(d) - np.nanmin(d)
         alike = 1 - (d - np.nanmin(d)) / spread if spread > 0 else np.zeros_like(d)
-        near[way] = np.nan_to_num(alike - np.nanmean(alike[~np.eye(len(d), dtype=bool)]))
+        usual = alike[~np.eye(len(d), dtype=bool) & np.isfinite(alike)]
+        near[way] = np.nan_to_num(alike - (usual.mean() if len(usual) else 0.0))
     accuracy = accuracy_matrix(zoo).reindex(columns=names)
     known = accuracy.notna().to_numpy(float)
     shared = known.T @ known

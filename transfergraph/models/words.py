@@ -24,10 +24,7 @@ from .checkpoints import find_installed
 from ..zoo.matrices import embeddings, with_probe
 from ..zoo.tables import Zoo
 
-WORDS_PROBE: dict[str, Any] = {
-    "spec": "minilm",
-    "parts": 1,
-}  # encoder, and how parts are put together
+WORDS_PROBE: dict[str, Any] = {"spec": "minilm", "parts": 1}  # encoder, and how parts are put together
 MOST_TOKENS = 128  # of a text that the encoder reads
 
 # %% ../../nbs/05_models/13_words.ipynb #8edb47106e1a46a883d545849b8ab81b

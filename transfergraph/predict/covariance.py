@@ -233,17 +233,9 @@ class KrigingSetting:
     "One way to krige."
 
     label: str = "rank"  # "rank": normal ranks; "z": z-scores, which know by how much
-    words: bool = True  # which kinds of similarity are used
-    facts: bool = True
+    similarities: bool = True  # whether they are used; without them all datasets are equally alike
     strength: float = 1.0  # see `CovarianceFit`
     own_loadings: bool = True
-
-    def kinds(self, similarities: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        "The similarities that it may use; the probe's always."
-        if not (self.words or self.facts):
-            return {}
-        allowed = {"probe", *(WORD_KINDS if self.words else ())}
-        return {k: v for k, v in similarities.items() if k in allowed or (self.facts and k not in WORD_KINDS)}
 
 
 FOLDS = 12  # parts of the datasets that a covariance is learnt without, to predict them

@@ -29,19 +29,15 @@ from ..zoo.matrices import score_matrix
 # %% ../../nbs/07_predict/07_mixture.ipynb #58ab40a7
 MEANS = ("mean", "mean:z")
 SETTINGS: dict[str, KrigingSetting] = {
-    "constant, loadings": KrigingSetting(words=False, facts=False),
+    "constant, loadings": KrigingSetting(similarities=False),
     "all": KrigingSetting(strength=0.3, own_loadings=False),
     "all, free": KrigingSetting(strength=0.05, own_loadings=False),
     "all, careful": KrigingSetting(strength=3.0, own_loadings=False),
     "all, loadings": KrigingSetting(),
     "z": KrigingSetting(label="z", strength=0.3, own_loadings=False),
 }
-TRUSTED = (
-    "all",
-    "all, free",
-    "all, careful",
-    "all, loadings",
-)  # unless the zoo tells otherwise
+# Unless the zoo tells otherwise, those that use all that is known.
+TRUSTED = ("all", "all, free", "all, careful", "all, loadings")
 
 
 def standardised(values: np.ndarray) -> np.ndarray:  # (n,) or (n, d), columns of mean 0 and deviation 1
@@ -95,7 +91,7 @@ def fit_candidates(table: RecordTable) -> Candidates:  # of datasets with record
     for name in MEANS:
         left_out[name], means[name] = scaled_means(accuracy, name)
     for name, setting in SETTINGS.items():
-        some = setting.kinds(similarities)
+        some = similarities if setting.similarities else {}
         same = (setting.label, tuple(some), setting.strength if some else 0, setting.own_loadings)
         if same in seen:
             continue

@@ -67,9 +67,7 @@ def _reason(row):
 class Advice:
     "A ranking and what a user should know of it."
 
-    ranking: (
-        pd.DataFrame
-    )  # as `TransferGraph.rank` gives, with place, mean_place, and best and loss, see `chances`
+    ranking: pd.DataFrame  # of `TransferGraph.rank`, with place, mean_place, and best and loss, see `chances`
     notes: list[str]  # a line each, the most important first
     general: bool  # whether history was set aside
 
@@ -177,8 +175,8 @@ def advise(
     if scores is not None and not general and not getattr(ranker, "scores_used", lambda _: True)(dataset):
         notes.append(_unused(scores))
     notes.append(_gained(graph.gains.get(ranker.table.modality)))
-    judged = ranking.loc[~ranking["model"].isin(list(observed or {})), "low"].notna().any()
-    if not judged:  # no error on a dataset that was left out is known
+    left = ranking.loc[~ranking["model"].isin(list(observed or {})), "low"]
+    if len(left) and left.isna().all():  # no error on a dataset that was left out is known
         notes.append("how sure this is cannot be told: that takes records on four datasets or more")
     elif hasattr(ranker, "chances"):
         chances = graph.chances(dataset, ranking["model"].tolist(), observed)
