@@ -17,7 +17,7 @@ from transfergraph.predict.covariance import (
     shared_share,
 )
 from transfergraph.predict.kriging import Kriging
-from transfergraph.predict.landmarks import choose_landmarks, condition_on, fit_shape, remaining_covariance
+from transfergraph.predict.landmarks import choose_landmarks, condition_on, fit_shapes, remaining_covariance
 from transfergraph.predict.methods import needs_of, predict_target
 from transfergraph.recommend.transfergraph import TransferGraph
 from transfergraph.zoo.matrices import DatasetDescription, hide_target
@@ -173,10 +173,10 @@ def test_runs_on_the_dataset_tell_of_the_others():
 
 def test_conditioning_finds_level_and_spread():
     rng = np.random.default_rng(0)
-    shape = fit_shape(0.5 + 0.1 * rng.normal(size=(300, 12)))
+    shapes = fit_shapes(0.5 + 0.1 * rng.normal(size=(300, 12)))
     mean, rows = np.linspace(-2, 2, 41), np.arange(0, 41, 4)
     covariance = 0.01 * np.eye(41)
-    given = condition_on(mean, covariance[:, rows], rows, 0.7 + 0.09 * mean[rows], shape)
+    given = condition_on(mean, covariance[:, rows], rows, 0.7 + 0.09 * mean[rows], shapes)
     assert given.level == pytest.approx(0.7, abs=0.01) and given.width == pytest.approx(0.09, rel=0.15)
     assert np.allclose(given.mean, mean, atol=0.2)
     left = remaining_covariance(covariance + 0.02, rows)

@@ -23,7 +23,7 @@ from transfergraph.predict.landmarks import (
     choose_sharing,
     condition_on,
     fit_errors,
-    fit_shape,
+    fit_shapes,
     remaining_covariance,
     residuals,
 )
@@ -110,7 +110,7 @@ class Kriging:
                 agreement(left_out, self.labels),
                 agreement(left_out, self.table.accuracy),
             )
-            self.shape = fit_shape(self.table.accuracy)
+            self.shapes = fit_shapes(self.table.accuracy)
             self.levels = _level_errors(self.table)
             self.errors = self._interval_errors() if self.intervals else np.zeros(0)
         return self
@@ -125,7 +125,7 @@ class Kriging:
             by_order = (1 - share) * by_order + share * by_value
             mixed = standardised(sum(w * left_out[name] for name, w in zip(names, by_order, strict=True)))
             slope, errors = residuals(self.labels, mixed)
-            model = choose_sharing(fit_errors(self.table, errors), errors, self.labels, self.random_state)
+            model = choose_sharing(fit_errors(self.table, errors), errors, slope * mixed, self.random_state)
             self.mixtures[metrics] = Mixture(names, by_order, by_value, slope * mixed, slope, model)
         return self.mixtures[metrics]
 
@@ -222,7 +222,7 @@ class Kriging:
         rows, reached = self._observed(observed)
         if not len(rows):
             return accuracy_table(self.table.models, accuracy, error)
-        given = condition_on(order, mixture.errors.columns(rows), rows, reached, self.shape)
+        given = condition_on(order, mixture.errors.columns(rows, order), rows, reached, self.shapes)
         accuracy = self._conditioned(given, majority)
         table = accuracy_table(self.table.models, accuracy, error)
         table.iloc[rows] = np.column_stack([reached] * 3)
@@ -230,7 +230,7 @@ class Kriging:
 
     def _conditioned(self, given, majority):
         "Accuracies of conditioned labels."
-        unit = (self.shape.height(given.mean)) * given.width
+        unit = given.shape.height(given.mean) * given.width
         return to_accuracy(unit, (given.level, 1.0), majority)
 
     def similarity(self, dataset: "str | DatasetDescription") -> np.ndarray:  # (d,)
@@ -258,21 +258,21 @@ class Kriging:
         majority = target.table.majority_accuracy[target.column]
         rows, reached = self._observed(observed)
         kept = self._searched(order, models, rows)
-        covariance = mixture.errors.matrix(kept)
         level, spread = self._level(target)
         if not len(rows):
+            covariance = mixture.errors.matrix(kept)
             plain = self._accuracies(order, value, (level, spread), majority)[kept]
-            scale, shape = spread / max(np.std(self.shape.height(order)), 1e-9), self.shape
+            scale, shape = spread / max(np.std(self.shapes.height(order)), 1e-9), self.shapes
             middle = level - scale * np.mean(shape.height(order))
             return kept, order[kept], covariance, lambda labels: middle + scale * shape.height(labels), plain
         at = np.searchsorted(np.sort(kept), rows)
         at = np.argsort(kept, kind="stable")[at]
-        given = condition_on(order[kept], covariance[:, at], at, reached, self.shape)
+        covariance = mixture.errors.matrix(kept, order)
+        given = condition_on(order[kept], covariance[:, at], at, reached, self.shapes)
         left = remaining_covariance(covariance, at)
-        accuracy = lambda labels: given.level + given.width * self.shape.height(labels)
         plain = self._conditioned(given, majority)
         plain[at] = reached
-        return kept, given.mean, left, accuracy, plain
+        return kept, given.mean, left, given.accuracy, plain
 
     def posterior(
         self,
@@ -339,7 +339,7 @@ class Kriging:
         kept = self._searched(order, None, np.zeros(0, int))
         allowed = None if models is None else np.isin(self.table.models[kept], models)
         costs = 10 ** self.table.numbers[kept, 0]
-        covariance = mixture.errors.matrix(kept)
+        covariance = mixture.errors.matrix(kept, order)
         chosen = choose_landmarks(covariance, how_many, costs, allowed, thrift)
         return self.table.models[kept][chosen].tolist()
 
