@@ -125,7 +125,7 @@ def choose_sharing(
 ) -> ErrorModel:
     "The shares and the slope under which landmarks tell most of the other models of left-out datasets."
     rng, trials = np.random.default_rng(random_state), 0
-    worth = {(*shares, slope): 0.0 for shares in SHARES for slope in SLOPES}
+    worth = {shares + (slope,): 0.0 for shares in SHARES for slope in SLOPES}
     for column in range(errors.shape[1]):
         known = np.flatnonzero(~np.isnan(errors[:, column]))
         if len(known) < 8:
@@ -141,7 +141,7 @@ def choose_sharing(
                     inner = between[picked] + 1e-6 * np.eye(len(picked))
                     told = guess[rest] + between[rest] @ np.linalg.solve(inner, error)
                     if np.ptp(told) > 0 < np.ptp(true):
-                        worth[(*shares, slope)] += np.corrcoef(told, true)[0, 1]
+                        worth[shares + (slope,)] += np.corrcoef(told, true)[0, 1]
         trials += 2
     worth[USUAL] += 0.003 * trials  # others have to be better by more than luck
     shared, by_kinship, slope = max(worth, key=lambda option: worth[option])
