@@ -183,6 +183,35 @@ def test_conditioning_finds_level_and_spread():
     assert np.diag(left)[rows].max() < 1e-4 and (np.diag(left) <= 0.03 + 1e-9).all()
 
 
+def test_a_few_runs_turn_the_order_round_where_good_models_are_bad():
+    zoo = themed_zoo(n=60, d=14, themes=1, seed=1)
+    records = zoo.records.copy()
+    odd = records["dataset"].isin(["d0", "d1"])  # one to learn from that such datasets exist, one to ask for
+    records.loc[odd, "accuracy"] = 1.2 - records.loc[odd, "accuracy"]
+    zoo = replace(zoo, records=records)
+    ranker, accuracy = Kriging(intervals=False).fit(hide_target(zoo, "d0"), "image"), true(zoo, "d0")
+    runs = accuracy[ranker.landmarks("d0", 10)].to_dict()
+    rest = accuracy.index.difference(list(runs))
+    plain, told = (ranker.predict("d0", given)["accuracy"][rest] for given in (None, runs))
+    assert spearman(accuracy[rest].to_numpy(), plain.to_numpy()) < -0.5
+    assert spearman(accuracy[rest].to_numpy(), told.to_numpy()) > 0.5
+
+
+def test_conditioning_takes_the_shape_that_fits_the_runs():
+    rng = np.random.default_rng(0)
+    normal, labels = rng.normal(size=(200, 12)), np.linspace(-2, 2, 41)
+    steps = np.where(normal > 0.8, 0.9, 0.3) + 0.02 * normal  # most models fail, a fifth does well
+    shapes = fit_shapes(np.column_stack([0.5 + 0.1 * normal[:, :9], steps[:, 9:]]))
+    covariance, rows = 0.05 * np.eye(41), np.arange(0, 41, 4)
+    stepped = np.where(labels > 0.8, 0.9, 0.3) + 0.02 * labels
+    given = condition_on(labels, covariance[:, rows], rows, stepped[rows], shapes)
+    off = np.abs(given.accuracy(labels) - stepped)
+    assert np.median(off) < 0.02
+    only = replace(shapes, each=shapes.each[:1])
+    typical = condition_on(labels, covariance[:, rows], rows, stepped[rows], only)
+    assert np.median(np.abs(typical.accuracy(labels) - stepped)) > 2 * np.median(off)
+
+
 def test_landmarks_are_cheap_and_unlike_each_other():
     kin = np.kron(np.eye(4), np.full((5, 5), 0.8)) + 0.2 * np.eye(20)
     assert sorted(row // 5 for row in choose_landmarks(kin, 4)) == [0, 1, 2, 3]
