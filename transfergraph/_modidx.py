@@ -1175,6 +1175,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                           'transfergraph/models/words.py'),
                                             'transfergraph.models.words.languages_in': ( '05_models/words.html#languages_in',
                                                                                          'transfergraph/models/words.py'),
+                                            'transfergraph.models.words.sentence_parts': ( '05_models/words.html#sentence_parts',
+                                                                                           'transfergraph/models/words.py'),
                                             'transfergraph.models.words.split_name': ( '05_models/words.html#split_name',
                                                                                        'transfergraph/models/words.py'),
                                             'transfergraph.models.words.telling_words': ( '05_models/words.html#telling_words',

@@ -123,7 +123,7 @@ def test_a_zoo_gets_words_once_and_keeps_what_it_has():
     ).validate()
     told = with_words(zoo)
     assert with_words(told) is told and probe_of(told, "words") == WORDS_PROBE
-    assert told.embeddings["method"].tolist() == ["domain_similarity"] + ["words"] * 3
+    assert told.embeddings["method"].tolist() == ["domain_similarity"] + ["words"] * 3 + ["sentence"] * 3
     assert np.allclose([np.linalg.norm(v) for v in told.embeddings["vector"][1:]], 1, atol=1e-5)
     matrix = distance_matrix(told, "words")
     assert matrix.loc["OxfordPets", "blossoms"] < matrix.loc["digits", ["OxfordPets", "blossoms"]].min()

@@ -178,7 +178,7 @@ def test_conditioning_finds_level_and_spread():
     covariance = 0.01 * np.eye(41)
     given = condition_on(mean, covariance[:, rows], rows, 0.7 + 0.09 * mean[rows], shapes)
     assert given.level == pytest.approx(0.7, abs=0.01) and given.width == pytest.approx(0.09, rel=0.15)
-    assert np.allclose(given.mean, mean, atol=0.2)
+    assert np.allclose(given.accuracy(given.mean), 0.7 + 0.09 * mean, atol=0.01)
     left = remaining_covariance(covariance + 0.02, rows)
     assert np.diag(left)[rows].max() < 1e-4 and (np.diag(left) <= 0.03 + 1e-9).all()
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WORDS_PROBE', 'MOST_TOKENS', 'MOST_CLASSES', 'FUNCTION_WORDS', 'LANGUAGES', 'SAMPLED_TEXTS', 'SAMPLED_CHARACTERS',
            'DESCRIPTION_WEIGHT', 'SentenceEncoder', 'embed_texts', 'split_name', 'telling_words', 'class_text',
-           'guess_language', 'language_name', 'languages_in', 'cell_list', 'word_parts', 'combine_words',
-           'dataset_words', 'with_words']
+           'guess_language', 'language_name', 'languages_in', 'cell_list', 'word_parts', 'sentence_parts',
+           'combine_words', 'dataset_words', 'with_words']
 
 # %% ../../nbs/05_models/13_words.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import functools
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from .checkpoints import find_installed
-from ..zoo.matrices import embeddings, with_probe
+from ..zoo.matrices import TOLD, embeddings, with_probe
 from ..zoo.tables import Zoo
 
 WORDS_PROBE: dict[str, Any] = {"spec": "minilm", "parts": 1}  # encoder, and how parts are put together
@@ -252,8 +252,22 @@ def word_parts(
     return [(weight, told) for weight, told in parts if any(told)]
 
 
+def sentence_parts(
+    name: str | Sequence[str] = "",
+    *,
+    description: str | None = None,
+    class_names: str | Sequence[str] | None = None,
+    modality: str = "image",
+    **others: Any,  # further arguments of `word_parts`, which are not read
+) -> list[tuple[float, list[str]]]:  # one part, or none
+    "Name and description as one text; classes where there is no description."
+    about = " ".join((description or "").split()) or class_text(cell_list(class_names), modality)
+    told = ". ".join(part for part in (telling_words(cell_list(name)), about) if part)
+    return [(1.0, [told])] if told else []
+
+
 def combine_words(parts: Sequence[list[tuple[float, list[str]]]]) -> list[np.ndarray | None]:
-    "A vector (384,) of length 1 of each dataset, from `word_parts`; `None` where nothing is said of it."
+    "A vector (384,) of length 1 of each list of parts; `None` where there are none."
     texts = list(dict.fromkeys(text for of_one in parts for _, told in of_one for text in told))
     vectors = dict(zip(texts, embed_texts(texts))) if texts else {}
     unit = lambda vector: vector / np.linalg.norm(vector)
@@ -275,18 +289,17 @@ _FACTS = ("task", "languages", "domains", "description", "class_names", "modalit
 def with_words(zoo: Zoo) -> Zoo:
     "The zoo with the words of its datasets; as it is where it has them."
     probe = json.dumps(WORDS_PROBE, sort_keys=True)
-    known = zoo.embeddings["method"] == "words"
-    made = zoo.embeddings[known]
-    if (
-        set(made["dataset"]) == set(zoo.datasets["dataset"])
-        and made.get("probe", made["method"]).eq(probe).all()
-    ):
+    known = zoo.embeddings["method"].isin(TOLD)
+    made, names = zoo.embeddings[known], zoo.datasets["dataset"].tolist()
+    if len(made) == len(TOLD) * len(names) and made.get("probe", made["method"]).eq(probe).all():
         return zoo
     told = zoo.datasets.to_dict("records")
     facts = [{name: row[name] for name in _FACTS if isinstance(row.get(name), str)} for row in told]
-    vectors = combine_words([word_parts(row["dataset"], **known) for row, known in zip(told, facts)])
-    names = [row["dataset"] for row in told]
-    found = {name: vector for name, vector in zip(names, vectors) if vector is not None}
-    rows = with_probe(embeddings(found, "words"), WORDS_PROBE)
-    tables = [table for table in (zoo.embeddings[~known], rows) if len(table)]
+    ways = (word_parts, sentence_parts)
+    vectors = combine_words([way(name, **known) for way in ways for name, known in zip(names, facts)])
+    tables = [zoo.embeddings[~known]]
+    for method, rows in zip(TOLD, (vectors[: len(names)], vectors[len(names) :]), strict=True):
+        found = {name: vector for name, vector in zip(names, rows) if vector is not None}
+        tables.append(with_probe(embeddings(found, method), WORDS_PROBE))
+    tables = [table for table in tables if len(table)]
     return replace(zoo, embeddings=pd.concat(tables, ignore_index=True)).validate() if tables else zoo

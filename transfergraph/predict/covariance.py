@@ -17,6 +17,7 @@ from scipy.optimize import nnls
 from scipy.special import ndtri
 
 from .records import RecordTable, mean_known, nearness, ranks
+from ..zoo.matrices import TOLD
 
 # %% ../../nbs/07_predict/06_covariance.ipynb #099d7ecc
 def normal_ranks(accuracy: np.ndarray) -> np.ndarray:  # (n, d), NaN stays; all NaN where all are equal
@@ -45,12 +46,12 @@ def shared_share(values: "pd.Series | list") -> np.ndarray:  # (d, d), of cells 
     return np.array([[len(a & b) / max(len(a | b), 1) for b in parts] for a in parts])
 
 
-def word_cosines(table: RecordTable) -> np.ndarray | None:  # (d, d); None without words
-    """Cosines of the datasets' words, see `transfergraph.models.words`; 0 where one has none.
+def word_cosines(table: RecordTable, way: str = "words") -> np.ndarray | None:  # (d, d); None without any
+    """Cosines of the datasets' words or sentences, see `transfergraph.models.words`; 0 where one has none.
 
     What all have in common, such as being datasets of images, is taken out first."""
     rows = table.zoo.embeddings
-    rows = rows[(rows["method"] == "words") & rows["dataset"].isin(table.datasets)]
+    rows = rows[(rows["method"] == way) & rows["dataset"].isin(table.datasets)]
     if len(rows) < 3:
         return None
     at = pd.Index(table.datasets).get_indexer(rows["dataset"])
@@ -70,14 +71,15 @@ def _near(values):  # (d,), such as logarithms of sizes
     return np.exp(-((apart / 0.7) ** 2))
 
 # %% ../../nbs/07_predict/06_covariance.ipynb #0af23d69
-WORD_KINDS = ("words", "words^4")  # kinds of similarity that need words
+WORD_KINDS = ("words", "words^4", "sentence", "sentence^4")  # kinds of similarity that need words
 
 
 def dataset_similarities(table: RecordTable) -> dict[str, np.ndarray]:  # kind -> (d, d)
     "All kinds of similarity that tell some datasets from others."
     d, found = len(table.datasets), {}
-    if (cosines := word_cosines(table)) is not None:
-        found |= {"words": cosines, "words^4": cosines**4}
+    for way in TOLD:
+        if (cosines := word_cosines(table, way)) is not None:
+            found |= {way: cosines, f"{way}^4": cosines**4}
     facts = table.zoo.datasets.set_index("dataset").reindex(table.datasets)
     for kind in ("task", "languages", "domains"):
         if kind in facts:
@@ -87,7 +89,7 @@ def dataset_similarities(table: RecordTable) -> dict[str, np.ndarray]:  # kind -
     for kind, column in (("samples", 0), ("classes", 1)):
         if np.isfinite(values := table.sizes[:, column]).mean() > 0.5:
             found[kind] = _near(values)
-    if table.distance != "words" and np.isfinite(table.distances).mean() > 0.5:
+    if table.distance not in TOLD and np.isfinite(table.distances).mean() > 0.5:
         found["probe"] = nearness(table.distances, table.length_scale)
     for matrix in found.values():
         np.fill_diagonal(matrix, 1.0)

@@ -222,7 +222,7 @@ class Kriging:
         rows, reached = self._observed(observed)
         if not len(rows):
             return accuracy_table(self.table.models, accuracy, error)
-        given = condition_on(order, mixture.errors.columns(rows, order), rows, reached, self.shapes)
+        given = condition_on(order, mixture.errors.columns(rows), rows, reached, self.shapes)
         accuracy = self._conditioned(given, majority)
         table = accuracy_table(self.table.models, accuracy, error)
         table.iloc[rows] = np.column_stack([reached] * 3)
@@ -267,9 +267,9 @@ class Kriging:
             return kept, order[kept], covariance, lambda labels: middle + scale * shape.height(labels), plain
         at = np.searchsorted(np.sort(kept), rows)
         at = np.argsort(kept, kind="stable")[at]
-        covariance = mixture.errors.matrix(kept, order)
-        given = condition_on(order[kept], covariance[:, at], at, reached, self.shapes)
-        left = remaining_covariance(covariance, at)
+        covariance, expected = mixture.errors.matrix(kept), order[kept]
+        given = condition_on(expected, covariance[:, at], at, reached, self.shapes)
+        left = remaining_covariance(covariance + given.slope * np.outer(expected, expected), at)
         plain = self._conditioned(given, majority)
         plain[at] = reached
         return kept, given.mean, left, given.accuracy, plain
@@ -339,8 +339,8 @@ class Kriging:
         kept = self._searched(order, None, np.zeros(0, int))
         allowed = None if models is None else np.isin(self.table.models[kept], models)
         costs = 10 ** self.table.numbers[kept, 0]
-        covariance = mixture.errors.matrix(kept, order)
-        chosen = choose_landmarks(covariance, how_many, costs, allowed, thrift)
+        covariance = mixture.errors.matrix(kept)
+        chosen = choose_landmarks(covariance, how_many, order[kept], costs, allowed, thrift)
         return self.table.models[kept][chosen].tolist()
 
     def explain(self, model: str, dataset: "str | DatasetDescription") -> pd.DataFrame:

@@ -22,6 +22,7 @@ from ..metrics import PROTOCOLS, method_name
 from .rankers import RANKER_SCORES, RANKERS
 from ..scores.registry import TRANSFERABILITY_SCORES
 from transfergraph.zoo.matrices import (
+    TOLD,
     accuracy_matrix,
     distance_matrix,
     hide_target,
@@ -209,7 +210,7 @@ def needs_of(name: str, zoo: Zoo | None = None) -> str:  # key of `NEEDS`; with 
         return "words" if reads_words else "nothing" if "{metadata}" in name else "probe"
     if ranker and len(zoo.scores) and RANKERS[name.removeprefix("TG:")].reads_scores:
         return "scores"
-    if "{metadata}" not in name and {*zoo.distances["method"], *zoo.embeddings["method"]} - {"words"}:
+    if "{metadata}" not in name and {*zoo.distances["method"], *zoo.embeddings["method"]} - {*TOLD}:
         return "probe"
     return "words" if reads_words and has_words(zoo) else "nothing"
 
@@ -292,7 +293,7 @@ def predict_target(
     quality = ("ok",) if protocol == "clean" else None
     options = {"quality": quality, "distance": "domain_similarity"} | (graph or {})
     distance = options["distance"]
-    measured = {*zoo.distances["method"], *zoo.embeddings["method"]}
+    measured = {*zoo.distances["method"], *zoo.embeddings["method"]} - {"sentence"}
     if measured - {"words"} and distance not in measured:
         raise ValueError(f"the zoo has no distance {distance!r}; expected {' or '.join(sorted(measured))}")
     embeddings: dict[tuple | None, Any] = {None: None}

@@ -23,14 +23,16 @@ from ..data.tables import open_table, table_suffix
 from transfergraph.models.words import (
     SAMPLED_TEXTS,
     cell_list,
-    dataset_words,
+    combine_words,
     guess_language,
     language_name,
     languages_in,
+    sentence_parts,
     with_words,
+    word_parts,
 )
 from ..run.files import checksum
-from ..zoo.matrices import DatasetDescription, distances_to, domain_embedding, probe_of
+from ..zoo.matrices import TOLD, DatasetDescription, distances_to, domain_embedding, probe_of
 from ..zoo.tables import Zoo
 
 if TYPE_CHECKING:
@@ -87,18 +89,12 @@ def describe_words(
     if languages is None:
         guessed = guess_language(texts) if texts else None
         languages = "|".join(languages_in(words or "")) or guessed
-    vector = dataset_words(
-        [name, *columns],
-        description=words,
-        class_names=list(class_names),
-        texts=texts,
-        modality=modality,
-        languages=languages,
-        task=task,
-        domains=domains,
-    )
-    task = guess_task(zoo, vector, modality, languages) if task is None else task
-    facts: dict[str, Any] = {"words": vector, "task": task, "languages": languages, "domains": domains}
+    about: dict[str, Any] = {"description": words, "class_names": list(class_names), "modality": modality}
+    about |= {"texts": texts, "languages": languages, "task": task, "domains": domains}
+    vectors = combine_words([parts([name, *columns], **about) for parts in (word_parts, sentence_parts)])
+    task = guess_task(zoo, vectors[0], modality, languages) if task is None else task
+    facts: dict[str, Any] = dict(zip(TOLD, vectors, strict=True))
+    facts |= {"task": task, "languages": languages, "domains": domains}
     return DatasetDescription(name, modality, **facts)
 
 
