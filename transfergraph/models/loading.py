@@ -52,7 +52,7 @@ def _efficientnet_lite(name: str, input_size: int | None, random_state: int | No
 # What a model of each modality loads.
 LIBRARIES = {
     "image": ("timm", "transfergraph.models.finetune"),
-    "text": ("torch._dynamo", "transformers.models.auto.modeling_auto", "transfergraph.models.finetune"),
+    "text": ("torch._dynamo", "transformers.models.bert.modeling_bert", "transfergraph.models.finetune"),
 }
 
 
