@@ -138,8 +138,8 @@ def read_chain(
 def _pooling_modes(folder) -> list[str]:
     "Without the library, which would take seconds; older files have a switch for each mode."
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    switches = {key.removeprefix("pooling_mode_"): on for key, on in config.items() if "pooling_mode_" in key}
-    on = [key.removesuffix("_tokens").removesuffix("_token") for key in switches if switches[key]]
+    switches = [key for key in config if key.startswith("pooling_mode_") and config[key]]
+    on = [key[len("pooling_mode_") :].removesuffix("_tokens").removesuffix("_token") for key in switches]
     mode = config.get("pooling_mode") or on or "mean"
     return [mode] if isinstance(mode, str) else list(mode)
 

@@ -59,14 +59,6 @@ def _result(function: Callable[[Any], Any], task: Any) -> Any:
         return TaskError(f"{type(e).__name__}: {e}")
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-# What libraries read when they are loaded.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -75,9 +67,10 @@ def _work(pipe: connection.Connection, packed: bytes, environment: dict[str, str
     import cloudpickle
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is left to the process that started this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent: Any = multiprocessing.parent_process()
+    threading.Thread(target=lambda: parent.join() or os._exit(1), daemon=True).start()
     os.environ.clear()  # it is that of the server
-    os.environ.update(environment | dict.fromkeys(_THREADS, str(threads)))
+    os.environ.update(environment | dict.fromkeys(_THREADS, str(threads)))  # for libraries that come yet
     function = None
 
     def answer(given):
@@ -98,7 +91,7 @@ _SERVED = os.getpid()  # the process that a server would belong to; that of a pa
 def _start(packed, threads, preload):
     "A process, and the pipe to it."
     main, served = sys.modules["__main__"], os.name == "posix" and os.getpid() == _SERVED
-    context = multiprocessing.get_context("forkserver" if served else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if served else "spawn")
     context.set_forkserver_preload(list(preload))  # counts where no server runs yet
     pipe, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, packed, dict(os.environ), threads), daemon=True)
@@ -133,7 +126,7 @@ def map_unordered(
             yield task, result
         return
     packed, waiting, suspects = cloudpickle.dumps(function), list(reversed(tasks)), []
-    started, idle, busy = [], [], {}
+    idle, busy = [], {}
     try:
         while waiting or busy or suspects:
             alone = not waiting and not busy
@@ -142,12 +135,12 @@ def map_unordered(
             while waiting and len(busy) < (1 if alone else n_jobs):
                 if not idle:
                     idle.append(_start(packed, threads, preload))
-                    started.append(idle[-1][0])
                 process, pipe = idle.pop()
                 busy[pipe] = process, waiting.pop()
                 with contextlib.suppress(OSError):  # it died while it was idle: seen below
                     pipe.send_bytes(cloudpickle.dumps(busy[pipe][1]))
-            for pipe in connection.wait(list(busy)):
+            ready: Any = connection.wait(list(busy))
+            for pipe in ready:
                 process, task = busy.pop(pipe)
                 try:
                     result = cloudpickle.loads(pipe.recv_bytes())
@@ -157,17 +150,13 @@ def map_unordered(
                     if not alone:
                         suspects.append(task)
                         continue
-                    result = TaskError(f"process ended by {_ended_by(process.exitcode)}")
+                    code = process.exitcode
+                    named = signal.Signals(-code).name + ", as for want of memory" if code < 0 else ""
+                    result = TaskError(f"process ended by {named or f'itself, with code {code}'}")
                 yield task, result
     finally:
-        for process in started:
+        for process, _ in [*idle, *busy.values()]:
             process.kill()
-
-
-def _ended_by(code):
-    if code < 0:
-        return f"{signal.Signals(-code).name}, as for want of memory"
-    return f"itself, with code {code}"
 
 # %% ../../nbs/01_run/02_tasks.ipynb #5bc9e91a
 _Least = Annotated[int | float, Field(ge=0, description="a number, 0 or more")]
@@ -338,4 +327,4 @@ def run_tasks(
     if chosen.name == "ray":
         yield from on_ray(function, list(tasks), chosen, n_jobs, threads)
     else:
-        yield from map_unordered(function, list(tasks), chosen.n_jobs or n_jobs, threads, preload=preload)
+        yield from map_unordered(function, list(tasks), chosen.n_jobs or n_jobs, threads, True, preload)
