@@ -94,7 +94,8 @@ def _start(packed, threads, preload):
     context: Any = multiprocessing.get_context("forkserver" if served else "spawn")
     context.set_forkserver_preload(list(preload))  # counts where no server runs yet
     pipe, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, packed, dict(os.environ), threads), daemon=True)
+    work, given = transfergraph.run.tasks._work, (theirs, packed, dict(os.environ), threads)
+    process = context.Process(target=work, args=given, daemon=True)
     sys.modules["__main__"] = types.ModuleType("__main__")  # else it would be imported there
     try:
         process.start()
@@ -139,11 +140,10 @@ def map_unordered(
                 busy[pipe] = process, waiting.pop()
                 with contextlib.suppress(OSError):  # it died while it was idle: seen below
                     pipe.send_bytes(cloudpickle.dumps(busy[pipe][1]))
-            ready: Any = connection.wait(list(busy))
-            for pipe in ready:
+            for pipe in connection.wait(list(busy)):
                 process, task = busy.pop(pipe)
                 try:
-                    result = cloudpickle.loads(pipe.recv_bytes())
+                    result = cloudpickle.loads(pipe.recv_bytes())  # type: ignore[union-attr]
                     idle.append((process, pipe))
                 except (EOFError, OSError):
                     process.join()
