@@ -19,7 +19,8 @@ import pandas as pd
 from .zoo_spec import ZooSpec, load_named
 from ..data.dataset import Dataset
 from ..models.dataset_embedding import task2vec
-from ..run.tasks import Executor, TaskError, run_tasks, thread_limit
+from ..models.loading import MODEL_LIBRARIES
+from ..run.tasks import Executor, TaskError, map_unordered, run_tasks, thread_limit
 from ..scores.base import UndefinedScoreError, as_features
 from ..scores.registry import inputs_of, score
 from ..zoo.matrices import DISTANCE_NAMES, distances, domain_embedding, embeddings
@@ -71,6 +72,14 @@ def timed_scores(
     return rows
 
 # %% ../../nbs/08_build/02_scoring.ipynb #scoring-006
+def _probe_features(task):
+    from transfergraph.models.backbone import extract
+
+    spec, folder, dataset = task
+    probe, items = load_named("probe", spec.probe, spec.modality), dataset.items["train"]
+    return np.array(extract(probe, items, dataset.fingerprint, folder=folder, progress=False))
+
+
 def score_zoo(
     spec: ZooSpec,
     dataset: Dataset,
@@ -82,16 +91,15 @@ def score_zoo(
     "Every score of every model on the training items of a dataset; raises `ValueError` for an unknown one."
     from tqdm import tqdm
 
-    from transfergraph.models.backbone import extract
-
     inputs, reference = [inputs_of(metric) for metric in spec.metrics], None
-    if any("reference" in names for names in inputs):
-        probe = load_named("probe", spec.probe, spec.modality)
-        with thread_limit(1):  # models and matrices are small: threads would wait for each other
-            reference = np.array(extract(probe, dataset.items["train"], dataset.fingerprint, folder=cache))
-    scorer = Scorer(spec, dataset, None if cache is None else os.path.abspath(cache), reference)
-    rows = {}
-    with contextlib.closing(run_tasks(scorer, list(spec.models), executor, n_jobs)) as found:
+    folder = None if cache is None else os.path.abspath(cache)
+    preload = (*MODEL_LIBRARIES[spec.modality], "sklearn.linear_model", "sklearn.mixture")
+    if any("reference" in names for names in inputs):  # this process needs no network, and doesn't load torch
+        [(_, reference)] = map_unordered(_probe_features, [(spec, folder, dataset)], n_jobs, preload=preload)
+        if isinstance(reference, TaskError):
+            raise RuntimeError(f"the probe on {dataset.name}: {reference}")
+    scorer, rows = Scorer(spec, dataset, folder, reference), {}
+    with contextlib.closing(run_tasks(scorer, list(spec.models), executor, n_jobs, preload=preload)) as found:
         bar = tqdm(found, f"scores on {dataset.name}", len(spec.models), disable=not progress)
         for name, scores in bar:
             if isinstance(scores, TaskError):

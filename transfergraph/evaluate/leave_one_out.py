@@ -145,7 +145,8 @@ def predict_tasks(
             return e
 
     bar = tqdm(total=len(tasks), initial=len(done), disable=not progress, unit="task", file=sys.stderr)
-    found = map_unordered(attempt, todo, n_jobs if len(todo) > 1 else 1, with_torch=with_torch)
+    preload = ("torch_geometric.nn", "torch._dynamo", "xgboost", "sklearn.ensemble") if with_torch else ()
+    found = map_unordered(attempt, todo, n_jobs if len(todo) > 1 else 1, 1, with_torch, preload)
     with bar, closing(found):
         for (task, _), result in found:
             if isinstance(result, Exception):

@@ -27,7 +27,7 @@ import pandas as pd
 from ..data.copies import item_keys
 from ..data.dataset import Dataset, load_dataset, set_aside
 from .backbone import Backbone
-from .loading import load_backbone
+from .loading import MODEL_LIBRARIES, load_backbone
 from .training import Inputs, Settings, predict_logits, seeded, train, trainable
 from ..run.files import append_line, checksum, code_version, folder_lock, read_lines
 from ..run.tasks import Executor, TaskError, run_tasks
@@ -296,7 +296,8 @@ def finetune_all(
 
         open_runs = list(filter(is_open, runs))
         bar.update(len(runs) - len(open_runs))
-        with contextlib.closing(run_tasks(runner, open_runs, executor, n_jobs, threads)) as found:
+        preload = [name for kind in sorted({d.modality for d in loaded}) for name in MODEL_LIBRARIES[kind]]
+        with contextlib.closing(run_tasks(runner, open_runs, executor, n_jobs, threads, preload)) as found:
             for run, row in found:
                 if isinstance(row, TaskError):
                     row = run.row(accuracy=None, quality=f"failed: {row}")

@@ -38,9 +38,6 @@ def from_sentence_transformers(
     random_state: int | None = None,  # draw the weights of the encoder, pooled
 ) -> Backbone:
     "A backbone around the chain of modules of a sentence-transformers folder."
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-
     folder = Path(folder)
     chain = read_chain(folder, allow_pickle)
     first = folder / chain[0][1]
@@ -53,6 +50,9 @@ def from_sentence_transformers(
             raise ValueError(f"{name}: its pooling is {', '.join(said)}; {wanted}")
         how: dict[str, Any] = {"allow_pickle": allow_pickle, "layers": layers, "max_length": max_length}
         return from_transformers(name, first, random_state=random_state, pooling=modes[said[0]], **how)
+    from sentence_transformers import SentenceTransformer  # seconds, which a part of a chain can do without
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
     files = {path.name for path in first.iterdir()}
     raw = read_config(first)
     library_of(raw, files, str(first), allow_pickle)
@@ -136,9 +136,11 @@ def read_chain(
 
 
 def _pooling_modes(folder) -> list[str]:
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
-    mode = Pooling.load(str(folder)).pooling_mode
+    "Without the library, which would take seconds; older files have a switch for each mode."
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    switches = [key for key in config if key.startswith("pooling_mode_") and config[key]]
+    on = [key[len("pooling_mode_") :].removesuffix("_tokens").removesuffix("_token") for key in switches]
+    mode = config.get("pooling_mode") or on or "mean"
     return [mode] if isinstance(mode, str) else list(mode)
 
 

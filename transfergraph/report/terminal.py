@@ -370,6 +370,8 @@ def run_notebook(
     progress: bool = True,  # show a bar, and what the notebook says on standard error
 ) -> None:
     "Run a notebook and write it stripped; where a cell fails, `NotebookError`, and `out` is as it was."
+    # From it jsonschema builds a parser of addresses, which takes seconds; the form of a notebook has none.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import nbformat
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook

@@ -8,18 +8,16 @@ __all__ = ['LOOK', 'thread_limit', 'TaskError', 'map_unordered', 'Executor', 're
 # %% ../../nbs/01_run/02_tasks.ipynb #6ab73f0b
 import contextlib
 import math
+import multiprocessing
 import os
 import re
 import signal
 import socket
 import sys
-import tempfile
 import threading
-import time
-import warnings
+import types
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
+from multiprocessing import connection
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -54,31 +52,6 @@ class TaskError(Exception):
     "A task has no result; the message says why."
 
 
-def _start_process() -> None:
-    "Leave Ctrl-C to the process that started this one, and end with it."
-    parent = os.getppid()
-
-    def end_with_parent():
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-_UNPACKED: dict[str, Any] = {}  # in a process that was started: the function that it applied last
-
-
-def _unpacked(key: str, read: Callable[[], bytes]) -> Callable[[Any], Any]:
-    import cloudpickle
-
-    if key not in _UNPACKED:
-        _UNPACKED.clear()
-        _UNPACKED[key] = cloudpickle.loads(read())
-    return _UNPACKED[key]
-
-
 def _result(function: Callable[[Any], Any], task: Any) -> Any:
     try:
         return function(task)
@@ -86,32 +59,52 @@ def _result(function: Callable[[Any], Any], task: Any) -> Any:
         return TaskError(f"{type(e).__name__}: {e}")
 
 
-def _result_here(packed: Path, number: int, task: Any, threads: int) -> tuple[int, Any]:
-    "What a process of this machine does with a task."
-    try:
-        function = _unpacked(str(packed), packed.read_bytes)
-    except Exception as e:  # such as a function that this process can't import
-        return number, TaskError(f"{type(e).__name__}: {e}")
-    with thread_limit(threads, with_torch=False):  # where torch comes later, the environment limits it
-        return number, _result(function, task)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def _work(pipe: connection.Connection, packed: bytes, environment: dict[str, str], threads: int) -> None:
+    "What a process does: apply the function to every task that comes."
+    import cloudpickle
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is left to the process that started this one
+    parent: Any = multiprocessing.parent_process()
+    threading.Thread(target=lambda: parent.join() or os._exit(1), daemon=True).start()
+    os.environ.clear()  # it is that of the server
+    os.environ.update(environment | dict.fromkeys(_THREADS, str(threads)))  # for libraries that come yet
+    function = None
+
+    def answer(given):
+        nonlocal function
+        function = cloudpickle.loads(packed) if function is None else function
+        return function(cloudpickle.loads(given))
+
+    while True:
+        given = pipe.recv_bytes()
+        with thread_limit(threads, with_torch=False):
+            found = _result(cloudpickle.dumps, _result(answer, given))
+        pipe.send_bytes(found if isinstance(found, bytes) else cloudpickle.dumps(found))
 
 # %% ../../nbs/01_run/02_tasks.ipynb #83314ae3
-def _pool(calls, n_jobs, threads):
-    "Results of calls by joblib, as they are finished; its processes end where nobody asks for the rest."
-    from joblib import Parallel, parallel_config
+_SERVED = os.getpid()  # the process that a server would belong to; that of a parent can't be used
 
-    how = {"return_as": "generator_unordered", "batch_size": 1, "pre_dispatch": n_jobs, "max_nbytes": None}
-    # A child of multiprocessing waits for its own children when it ends: idle ones must not stay for minutes.
-    each = {"inner_max_num_threads": threads, "initializer": _start_process, "idle_worker_timeout": 5}
-    with parallel_config("loky", **each):
-        results = Parallel(n_jobs, **how)(calls)
+
+def _start(packed, threads, preload):
+    "A process, and the pipe to it."
+    main, served = sys.modules["__main__"], os.name == "posix" and os.getpid() == _SERVED
+    context: Any = multiprocessing.get_context("forkserver" if served else "spawn")
+    context.set_forkserver_preload(list(preload))  # counts where no server runs yet
+    pipe, theirs = context.Pipe()
+    work, given = transfergraph.run.tasks._work, (theirs, packed, dict(os.environ), threads)
+    process = context.Process(target=work, args=given, daemon=True)
+    sys.modules["__main__"] = types.ModuleType("__main__")  # else it would be imported there
     try:
-        for result in results:  # noqa: UP028 - `yield from` would close them before the warning is silenced
-            yield result
+        process.start()
+    except (OSError, EOFError) as e:
+        raise RuntimeError(f"no process starts here ({type(e).__name__}: {e})") from e
     finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that tasks are lost
-            results.close()
+        sys.modules["__main__"] = main
+        theirs.close()
+    return process, pipe
 
 
 def map_unordered(
@@ -120,52 +113,50 @@ def map_unordered(
     n_jobs: int,  # processes; 1: this one, where a task that dies takes all with it
     threads: int = 1,  # of each process
     with_torch: bool = True,  # see `thread_limit`; of this process
+    preload: Sequence[str] = (),  # modules that are loaded once for all processes
 ) -> Generator[tuple[Any, Any], None, None]:  # task and what came of it, or `TaskError`; as they are finished
     "Apply the function to all tasks, several at a time; close the iterator to end them early."
     import cloudpickle
-    from joblib import delayed
 
     if n_jobs < 1:
         raise ValueError(f"n_jobs is {n_jobs}; expected 1 or more processes")
-    if n_jobs == 1:
+    if n_jobs == 1 or multiprocessing.current_process().daemon:  # which may have no children
         for task in tasks:
             with thread_limit(threads, with_torch):
                 result = _result(function, task)
             yield task, result
         return
-    with tempfile.TemporaryDirectory() as folder:
-        packed = Path(folder) / "function"
-        packed.write_bytes(cloudpickle.dumps(function))
-        waiting, suspects = dict(enumerate(tasks)), []
-        while waiting:
-            alone = bool(suspects)
-            chosen, given = ([suspects.pop(0)] if alone else list(waiting)), []
-
-            def calls(chosen=chosen, given=given):
-                for number in chosen:
-                    given.append(number)
-                    yield delayed(_result_here)(packed, number, waiting[number], threads)
-
-            try:
-                # one process would be this one
-                with contextlib.closing(_pool(calls(), max(2, min(n_jobs, len(chosen))), threads)) as results:
-                    for number, result in results:
-                        yield waiting.pop(number), result
-            except BrokenProcessPool as e:
-                if alone:
-                    yield waiting.pop(given[0]), TaskError(f"process ended by {_ended_by(e)}")
-                else:
-                    suspects = [number for number in given if number in waiting]
-                    if not suspects:
-                        raise RuntimeError(f"no process starts here ({e})") from e
-
-
-def _ended_by(error):
-    "How a process ended, from what joblib says of it."
-    if found := re.search(r"\b(SIG[A-Z]+)\(", str(error)):
-        return f"{found[1]}, as for want of memory"
-    found = re.search(r"\bEXIT\((\d+)\)", str(error))
-    return f"itself, with code {found[1]}" if found else f"itself ({str(error).splitlines()[0]})"
+    packed, waiting, suspects = cloudpickle.dumps(function), list(reversed(tasks)), []
+    idle, busy = [], {}
+    try:
+        while waiting or busy or suspects:
+            alone = not waiting and not busy
+            if alone:
+                waiting.append(suspects.pop(0))
+            while waiting and len(busy) < (1 if alone else n_jobs):
+                if not idle:
+                    idle.append(_start(packed, threads, preload))
+                process, pipe = idle.pop()
+                busy[pipe] = process, waiting.pop()
+                with contextlib.suppress(OSError):  # it died while it was idle: seen below
+                    pipe.send_bytes(cloudpickle.dumps(busy[pipe][1]))
+            for pipe in connection.wait(list(busy)):
+                process, task = busy.pop(pipe)
+                try:
+                    result = cloudpickle.loads(pipe.recv_bytes())  # type: ignore[union-attr]
+                    idle.append((process, pipe))
+                except (EOFError, OSError):
+                    process.join()
+                    if not alone:
+                        suspects.append(task)
+                        continue
+                    code = process.exitcode
+                    named = signal.Signals(-code).name + ", as for want of memory" if code < 0 else ""
+                    result = TaskError(f"process ended by {named or f'itself, with code {code}'}")
+                yield task, result
+    finally:
+        for process, _ in [*idle, *busy.values()]:
+            process.kill()
 
 # %% ../../nbs/01_run/02_tasks.ipynb #5bc9e91a
 _Least = Annotated[int | float, Field(ge=0, description="a number, 0 or more")]
@@ -215,12 +206,18 @@ def _result_there(packed: bytes, key: str, task: bytes, version: str, folder: st
     if os.path.isdir(folder):  # so that paths mean the same
         os.chdir(folder)
     try:
-        function, task = _unpacked(key, lambda: packed), cloudpickle.loads(task)
+        if key not in _UNPACKED:
+            _UNPACKED.clear()
+            _UNPACKED[key] = cloudpickle.loads(packed)
+        function, task = _UNPACKED[key], cloudpickle.loads(task)
     except Exception as e:  # code that is only where the run was started
         wrong = f"a machine of the cluster can't load what it is to run ({type(e).__name__}: {e})"
         return cloudpickle.dumps(RuntimeError(f"{wrong}; expected the same modules there as here"))
     with thread_limit(threads):
         return cloudpickle.dumps(_result(function, task))
+
+
+_UNPACKED: dict[str, Any] = {}  # in a process of a cluster: the function that it applied last
 
 
 @contextlib.contextmanager
@@ -321,6 +318,7 @@ def run_tasks(
     executor: "str | Mapping | Executor | None" = None,  # see `read_executor`
     n_jobs: int = 1,  # processes of `local`, where the executor does not say
     threads: int = 1,  # of each process
+    preload: Sequence[str] = (),  # modules that are loaded once for all processes of `local`
 ) -> Generator[tuple[Any, Any], None, None]:  # task and what came of it, or `TaskError`; as they are finished
     "Apply the function to all tasks, wherever the executor says; close the iterator to end them early."
     if n_jobs < 1:
@@ -329,4 +327,4 @@ def run_tasks(
     if chosen.name == "ray":
         yield from on_ray(function, list(tasks), chosen, n_jobs, threads)
     else:
-        yield from map_unordered(function, list(tasks), chosen.n_jobs or n_jobs, threads)
+        yield from map_unordered(function, list(tasks), chosen.n_jobs or n_jobs, threads, True, preload)
