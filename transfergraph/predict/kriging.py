@@ -95,9 +95,8 @@ class Kriging:
     def learn(self, table: RecordTable) -> "Kriging":
         "Learn from a table; the same for any number of threads."
         with thread_limit(with_torch=False):
-            self.table = (
-                table.only(np.flatnonzero(table.has_records)) if not table.has_records.all() else table
-            )
+            seen = np.flatnonzero(table.has_records)
+            self.table = table if len(seen) == len(table.datasets) else table.only(seen)
             if np.isnan(normal_ranks(self.table.accuracy)).all():
                 raise ValueError(
                     "no dataset has models of different accuracy; expected at least one to learn from"
@@ -106,10 +105,8 @@ class Kriging:
             self.scores = scores_as_candidates(self.table, self.candidates.left_out[MEANS[0]])
             left_out, self.mixtures = self.candidates.left_out | self.scores, {}
             self.labels = normal_ranks(self.table.accuracy)
-            self.order, self.value = (
-                agreement(left_out, self.labels),
-                agreement(left_out, self.table.accuracy),
-            )
+            truth = self.labels, self.table.accuracy
+            self.order, self.value = (agreement(left_out, labels) for labels in truth)
             self.shapes = fit_shapes(self.table.accuracy)
             self.levels = _level_errors(self.table)
             self.errors = self._interval_errors() if self.intervals else np.zeros(0)
@@ -159,22 +156,12 @@ class Kriging:
         else:
             table = table.with_dataset(dataset)
         similarities, column = dataset_similarities(table), len(table.datasets) - 1
-        d = len(self.table.datasets)
-        ones = {
-            k: np.eye(d + 1)
-            for c in self.candidates.covariances.values()
-            for k in c.kinds
-            if k not in similarities
-        }
-        candidates, name = self.candidates.predict(similarities | ones), table.datasets[column]
+        for covariance in self.candidates.covariances.values():  # kinds that are not known any more
+            similarities = dict.fromkeys(covariance.kinds, np.eye(column + 1)) | similarities
+        candidates, name = self.candidates.predict(similarities), table.datasets[column]
         for metric in self.scores:
-            matrix = score_matrix(table.zoo, metric)
-            own = (
-                matrix[name].reindex(table.models).to_numpy(float)
-                if name in matrix
-                else np.full(len(table.models), np.nan)
-            )
-            if (placed := place_scores(own, candidates[MEANS[0]])) is not None:
+            own = score_matrix(table.zoo, metric).reindex(index=table.models, columns=[name]).to_numpy(float)
+            if (placed := place_scores(own[:, 0], candidates[MEANS[0]])) is not None:
                 candidates[metric] = placed
         return Target(table, column, candidates, similarities)
 
@@ -215,10 +202,8 @@ class Kriging:
         target = self._target(dataset)
         mixture, order, value = self._mixed(target)
         majority = target.table.majority_accuracy[target.column]
-        accuracy, error = (
-            self._accuracies(order, value, self._level(target), majority),
-            conformal_quantile(self.errors, self.coverage),
-        )
+        accuracy = self._accuracies(order, value, self._level(target), majority)
+        error = conformal_quantile(self.errors, self.coverage)
         rows, reached = self._observed(observed)
         if not len(rows):
             return accuracy_table(self.table.models, accuracy, error)
@@ -239,8 +224,7 @@ class Kriging:
         mixture = self.mixture()
         for name, weight in zip(mixture.names, mixture.by_order, strict=True):
             if name in self.candidates.covariances and weight > 0:
-                covariance = self.candidates.covariances[name]
-                whole = covariance.matrix(_whole(covariance, target.similarities, len(found)))
+                whole = self.candidates.covariances[name].matrix(target.similarities)
                 found += weight * (whole[-1] / np.sqrt(np.diag(whole)))[:-1]
         return found
 
@@ -323,9 +307,8 @@ class Kriging:
         order = np.argsort(-mean, kind="stable")
         found = chances(labels, covariance, accuracy, order, random_state=self.random_state)
         names = pd.Index(self.table.models[kept][order], name="model")
-        return pd.DataFrame(
-            {"best": found.best[order], "loss": found.loss[order], "first": found.first}, names
-        )
+        told = {"best": found.best[order], "loss": found.loss[order], "first": found.first}
+        return pd.DataFrame(told, names)
 
     def landmarks(
         self,
@@ -369,21 +352,14 @@ class Kriging:
         values = self.table.accuracy[row]
         known = ~np.isnan(values)
         if name in MEANS:
-            accuracy = self.table.accuracy
-            z = (
-                scale_labels(accuracy)["z"][row]
-                if name == MEANS[1]
-                else (values - np.nanmin(accuracy, 0))
-                / np.maximum(np.nanmax(accuracy, 0) - np.nanmin(accuracy, 0), 1e-12)
-            )
-            raw, spread = (
-                np.where(known, np.nan_to_num(z), 0) / max(known.sum(), 1),
-                np.std(self.candidates.means[name]),
-            )
-            centre = np.where(known, np.mean(self.candidates.means[name]) / max(known.sum(), 1), 0)
-            return (raw - centre) / max(spread, 1e-12)
+            accuracy, mean = self.table.accuracy, self.candidates.means[name]
+            low = np.nanmin(accuracy, 0)
+            scaled = (values - low) / np.maximum(np.nanmax(accuracy, 0) - low, 1e-12)
+            scaled = scale_labels(accuracy)["z"][row] if name == MEANS[1] else scaled
+            raw = np.where(known, np.nan_to_num(scaled) - mean.mean(), 0) / max(known.sum(), 1)
+            return raw / max(mean.std(), 1e-12)
         covariance, labels = self.candidates.covariances[name], self.candidates.labels[SETTINGS[name].label]
-        matrix = covariance.matrix(_whole(covariance, target.similarities, len(values)))
+        matrix = covariance.matrix(target.similarities)
         mask = labels.patterns[labels.pattern_of[row]]
         found, all_of = np.zeros(len(values)), labels.krige(matrix[:-1, :-1], matrix[-1, :-1])
         weights = np.linalg.solve(matrix[:-1, :-1][np.ix_(mask, mask)], matrix[-1, :-1][mask])
@@ -400,11 +376,6 @@ class Kriging:
         "From `state`, and no records of the zoo; raises `ValueError` where that does not fit together."
         found = cls(facts["random_state"], distance=facts["distance"], coverage=facts["coverage"])
         return found.learn(RecordTable.from_state(zoo, arrays, facts))
-
-
-def _whole(covariance, similarities, d):
-    "Similarities with the identity for kinds that are not known any more."
-    return similarities | {kind: np.eye(d + 1) for kind in covariance.kinds if kind not in similarities}
 
 
 def _level_errors(table):

@@ -371,11 +371,13 @@ def run_notebook(
 ) -> None:
     "Run a notebook and write it stripped; where a cell fails, `NotebookError`, and `out` is as it was."
     # From it jsonschema builds a parser of addresses, which takes seconds; the form of a notebook has none.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    hidden = sys.modules.setdefault("rfc3987_syntax", None) is None  # type: ignore[arg-type]
     import nbformat
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 
+    if hidden:
+        del sys.modules["rfc3987_syntax"]
     notebook, out, parameters = Path(notebook), Path(out), dict(parameters or {})
     if notebook.suffix != ".ipynb" or not notebook.is_file():
         raise ValueError(f"{notebook}: no such notebook; expected a file that ends in .ipynb")
