@@ -49,11 +49,13 @@ def shared_share(values: "pd.Series | list") -> np.ndarray:  # (d, d), of cells 
 def word_cosines(table: RecordTable, way: str = "words") -> np.ndarray | None:  # (d, d); None without any
     """Cosines of the datasets' words or sentences, see `transfergraph.models.words`; 0 where one has none.
 
-    What all have in common, such as being datasets of images, is taken out first."""
+    What all have in common, such as being datasets of images, is taken out first. Words, which the same
+    encoder made, stand in for a sentence that one has not."""
     rows = table.zoo.embeddings
-    rows = rows[(rows["method"] == way) & rows["dataset"].isin(table.datasets)]
-    if len(rows) < 3:
+    rows = rows[rows["method"].isin({way, "words"}) & rows["dataset"].isin(table.datasets)]
+    if (rows["method"] == way).sum() < 3:
         return None
+    rows = rows.sort_values("method").drop_duplicates("dataset")  # "sentence" comes before "words"
     at = pd.Index(table.datasets).get_indexer(rows["dataset"])
     vectors = np.zeros((len(table.datasets), len(rows["vector"].iloc[0])))
     vectors[at] = np.stack([np.asarray(vector, float) for vector in rows["vector"]])
