@@ -286,6 +286,17 @@ def test_kinds_of_similarity_that_tell_nothing_are_left_out():
     assert set(dataset_similarities(ranker.table)) == {"words", "words^4"}
 
 
+def test_words_stand_in_for_a_sentence_that_a_dataset_has_not():
+    zoo = themed_zoo(d=12)
+    told = zoo.embeddings.assign(method="sentence")
+    both = replace(zoo, embeddings=pd.concat([zoo.embeddings, told], ignore_index=True)).validate()
+    ranker, words = Kriging().fit(both, "image"), np.array([1.0, 0.0])
+    assert set(dataset_similarities(ranker.table)) == {"words", "words^4", "sentence", "sentence^4"}
+    short, whole = (DatasetDescription("mine", "image", words=words, sentence=s) for s in (None, words))
+    assert np.allclose(ranker.similarity(short), ranker.similarity(whole))
+    assert ranker.similarity(short)[::2].min() > ranker.similarity(short)[1::2].max()
+
+
 def test_rank_reads_accuracies_that_are_known(tmp_path, capsys):
     zoo = hide_target(themed_zoo(n=12, d=8), "d1")
     write_tables(tmp_path / "zoo", {table: getattr(zoo, table) for table in vars(zoo)})

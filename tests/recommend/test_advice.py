@@ -96,7 +96,10 @@ def test_facts_go_into_the_zoo(graph):
     new = describe_words(
         graph.zoo, modality="text", words="German film reviews", task="sentiment", domains="films"
     )
-    row = extend(graph.zoo, new, "words").datasets.set_index("dataset").loc["my dataset"]
+    longer = extend(graph.zoo, new, "words")
+    own = longer.embeddings[longer.embeddings["dataset"] == "my dataset"]
+    assert set(own["method"]) == {"words", "sentence"}  # it is as well described as those of the zoo
+    row = longer.datasets.set_index("dataset").loc["my dataset"]
     assert row[["task", "languages", "domains"]].tolist() == ["sentiment", "german", "films"]
 
 
