@@ -156,8 +156,6 @@ class Kriging:
         else:
             table = table.with_dataset(dataset)
         similarities, column = dataset_similarities(table), len(table.datasets) - 1
-        for covariance in self.candidates.covariances.values():  # kinds that are not known any more
-            similarities = dict.fromkeys(covariance.kinds, np.eye(column + 1)) | similarities
         candidates, name = self.candidates.predict(similarities), table.datasets[column]
         for metric in self.scores:
             own = score_matrix(table.zoo, metric).reindex(index=table.models, columns=[name]).to_numpy(float)
@@ -224,7 +222,7 @@ class Kriging:
         mixture = self.mixture()
         for name, weight in zip(mixture.names, mixture.by_order, strict=True):
             if name in self.candidates.covariances and weight > 0:
-                whole = self.candidates.covariances[name].matrix(target.similarities)
+                whole = self.candidates.covariances[name].matrix(target.similarities, len(found) + 1)
                 found += weight * (whole[-1] / np.sqrt(np.diag(whole)))[:-1]
         return found
 
@@ -359,7 +357,7 @@ class Kriging:
             raw = np.where(known, np.nan_to_num(scaled) - mean.mean(), 0) / max(known.sum(), 1)
             return raw / max(mean.std(), 1e-12)
         covariance, labels = self.candidates.covariances[name], self.candidates.labels[SETTINGS[name].label]
-        matrix = covariance.matrix(target.similarities)
+        matrix = covariance.matrix(target.similarities, target.column + 1)
         mask = labels.patterns[labels.pattern_of[row]]
         found, all_of = np.zeros(len(values)), labels.krige(matrix[:-1, :-1], matrix[-1, :-1])
         weights = np.linalg.solve(matrix[:-1, :-1][np.ix_(mask, mask)], matrix[-1, :-1][mask])

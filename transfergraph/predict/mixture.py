@@ -76,7 +76,8 @@ class Candidates:
         "What each expects of a dataset that comes after those of the fit; standardised."
         found = dict(self.means)
         for name, covariance in self.covariances.items():
-            matrix, labels = covariance.matrix(similarities), self.labels[SETTINGS[name].label]
+            labels = self.labels[SETTINGS[name].label]
+            matrix = covariance.matrix(similarities, labels.filled.shape[1] + 1)
             found[name] = labels.krige(matrix[:-1, :-1], matrix[-1, :-1])
         return {name: standardised(values) for name, values in found.items()}
 
