@@ -16,6 +16,7 @@ from waiting import PATIENCE
 from transfergraph.cli.program import main
 from transfergraph.graph.build import build_graph, finetuned_on
 from transfergraph.metrics import weighted_kendall
+from transfergraph.predict.covariance import dataset_similarities
 from transfergraph.predict.factorisation import (
     BayesianMatrixFactorization,
     fit_variational,
@@ -23,7 +24,7 @@ from transfergraph.predict.factorisation import (
     standardise,
 )
 from transfergraph.predict.gaussian_process import EvidenceRidge, fit_nystrom, smooth, target_features
-from transfergraph.predict.records import RecordTable
+from transfergraph.predict.records import RecordTable, nearness
 from transfergraph.recommend.transfergraph import TransferGraph, open_fit
 from transfergraph.zoo.matrices import (
     DatasetDescription,
@@ -168,7 +169,7 @@ def test_models_without_records_are_placed_by_what_is_known_of_them(zoo, drawn):
 
 def test_other_records_move_the_models_vectors_only(zoo, fitted, drawn):
     learnt = fitted.rankers["image"].learnt
-    table, target = learnt.table, target_features(learnt.table, drawn.targets[0])
+    table, target = learnt.table, target_features(learnt.table, learnt.nystrom, drawn.targets[0])
     assert np.allclose(learnt.read(table).expect(target), learnt.expect(target))
     none = replace(table, rows=table.rows[:0], columns=table.columns[:0], values=table.values[:0])
     alone = learnt.read(none)
@@ -179,7 +180,7 @@ def test_other_records_move_the_models_vectors_only(zoo, fitted, drawn):
 
 def test_what_explain_lists_adds_up(fitted, drawn):
     learnt = fitted.rankers["image"].learnt
-    z = learnt.vectors.models @ learnt.vector(target_features(learnt.table, drawn.targets[3]))
+    z = learnt.vectors.models @ learnt.vector(target_features(learnt.table, learnt.nystrom, drawn.targets[3]))
     for row in (0, 17):
         table = fitted.explain(f"model-{row}", drawn.targets[3])
         assert np.isclose(table["effect"].iloc[:-1].sum(), table["effect"].iloc[-1])
@@ -210,11 +211,13 @@ def test_a_saved_fit_ranks_as_before_and_holds_no_records(tmp_path, fitted, draw
         again.rank("set-0")
 
 
-@pytest.mark.parametrize("name", ["offsets", "records.rows", "datasets", "nystrom.sizes"])
+@pytest.mark.parametrize(
+    "name", ["offsets", "records.rows", "datasets", "nystrom.vectors", "nystrom.weights"]
+)
 def test_damaged_arrays_are_refused(fitted, zoo, name):
     arrays, facts = fitted.rankers["image"].state()
     arrays[name] = arrays[name] + 10**6 if name == "records.rows" else arrays[name][1:]
-    with pytest.raises(ValueError, match=r"expected \d+ rows|not there"):
+    with pytest.raises(ValueError, match=r"expected \d+ rows|expected as many rows|not there"):
         BayesianMatrixFactorization.from_state(zoo, arrays, facts)
 
 
@@ -322,10 +325,11 @@ def test_a_dataset_among_the_known_has_their_coordinates():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(30, 4))
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
-    table = toy(rng.random((5, 30))).assume(distances=distances)
-    nystrom = fit_nystrom(table)
-    all_of_them = nystrom.coordinates(distances, table.sizes)
-    assert np.allclose(nystrom.coordinates(distances[7:8], table.sizes[7:8]), all_of_them[7:8])
+    table = toy(1 / (1 + np.exp(-rng.normal(size=(50, 4)) @ points.T))).assume(distances=distances)
+    nystrom, alike = fit_nystrom(table, dataset_similarities(table))
+    assert np.allclose(np.diag(alike), 1) and np.isclose(nystrom.weights.sum(), 1)
+    row = nystrom.similarity({"probe": nearness(distances, table.length_scale)[7:8]}, (1, 30))
+    assert np.allclose(nystrom.coordinates(row), nystrom.coordinates(alike)[7:8])
 
 
 def test_smooth_prefers_nothing_to_noise():

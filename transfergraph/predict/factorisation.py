@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from .covariance import dataset_similarities
 from transfergraph.predict.gaussian_process import (
     CONSTANT_FEATURE,
     EvidenceRidge,
@@ -160,9 +161,8 @@ class Levels:
 
     def guess(self, nystrom: NystromFeatures, target: TargetFeatures) -> tuple[float, float]:  # mean and unit
         "What accuracies on a dataset are likely to be like."
-        psi = nystrom.coordinates(target.distances[None], target.sizes[None])[0, 1:]
-        sizes = np.nan_to_num((target.sizes - nystrom.centre) / nystrom.spread)
-        near = np.concatenate([psi, sizes, [target.majority_accuracy]])
+        psi = nystrom.coordinates(target.alike[None])[0, 1:]
+        near = np.concatenate([psi, nystrom.scaled(target.sizes), [target.majority_accuracy]])
         level, width = (float(near @ weights + constant) for weights, constant in (self.level, self.width))
         return float(np.clip(level, target.majority_accuracy, 1)), float(np.exp(np.clip(width, *self.bounds)))
 
@@ -176,7 +176,7 @@ def fit_levels(
 ) -> Levels:
     "Regress level and spread on what is known of datasets."
     trust = np.minimum(np.bincount(table.columns, minlength=len(level)), 30).astype(float)
-    near = np.hstack([coordinates[:, 1:], nystrom.sizes, table.majority_accuracy[:, None]])
+    near = np.hstack([coordinates[:, 1:], nystrom.scaled(table.sizes), table.majority_accuracy[:, None]])
     bounds = float(np.log(spread).min()), float(np.log(spread).max())
     return Levels(smooth(near, level, trust), smooth(near, np.log(spread), trust), bounds)
 
@@ -217,8 +217,7 @@ class Factorisation:
 
     def vector(self, target: TargetFeatures) -> np.ndarray:  # (p,)
         "The expected vector of a dataset."
-        coordinates = self.nystrom.coordinates(target.distances[None], target.sizes[None])[0]
-        return coordinates @ self.vectors.dataset_weights
+        return self.nystrom.coordinates(target.alike[None])[0] @ self.vectors.dataset_weights
 
     def expect(self, target: TargetFeatures) -> np.ndarray:  # (n,), from the majority accuracy to 1
         "Expected accuracy of every model."
@@ -226,12 +225,18 @@ class Factorisation:
         return to_accuracy(z - z.mean(), self.levels.guess(self.nystrom, target), target.majority_accuracy)
 
 # %% ../../nbs/07_predict/06_factorisation.ipynb #7623eae2785240b9bd12b16a66d81610
-def factorise(table: RecordTable, size: int = 8, rounds: int = 25, random_state: int = 0) -> Factorisation:
-    "Learn from all records; vectors are of `size` at most, with few datasets of a quarter of their number."
+def factorise(
+    table: RecordTable,
+    similarities: dict[str, np.ndarray],  # kind -> (d, d), see `dataset_similarities`
+    size: int = 8,  # of the vectors, at most; with few datasets a quarter of their number
+    rounds: int = 25,
+    random_state: int = 0,
+) -> Factorisation:
+    "Learn from all records."
     z, centre, spread = standardise(table)
-    nystrom = fit_nystrom(table)
+    nystrom, alike = fit_nystrom(table, similarities)
     features, columns = model_features(table)
-    coordinates = nystrom.coordinates(table.distances, table.sizes)
+    coordinates = nystrom.coordinates(alike)
     size = max(1, min(size, 1 + len(table.datasets) // 4))
     priors = EvidenceRidge(features), EvidenceRidge(coordinates)
     found = fit_variational(z, table.rows, table.columns, *priors, size, rounds, random_state)
@@ -242,6 +247,7 @@ def factorise(table: RecordTable, size: int = 8, rounds: int = 25, random_state:
 # %% ../../nbs/07_predict/06_factorisation.ipynb #b118ea5561624da68c537baed56e602f
 def left_out_errors(
     table: RecordTable,
+    similarities: dict[str, np.ndarray],  # kind -> (d, d)
     coverage: float = 0.9,
     random_state: int = 0,
     **how: int,  # `size` and `rounds` of `factorise`
@@ -258,11 +264,14 @@ def left_out_errors(
         part = table.only(kept)
         if not len(part.rows):
             continue
-        learnt = factorise(part, random_state=random_state, **how)
+        among = {kind: matrix[np.ix_(kept, kept)] for kind, matrix in similarities.items()}
+        learnt = factorise(part, among, random_state=random_state, **how)
         for column in group:
             own = table.columns == column
-            distances, majority = table.distances[column, kept], float(table.majority_accuracy[column])
-            expected = learnt.expect(TargetFeatures(distances, table.sizes[column], majority))
+            to_others = {kind: matrix[column, kept] for kind, matrix in similarities.items()}
+            alike = learnt.nystrom.similarity(to_others, kept.shape)
+            about = table.sizes[column], float(table.majority_accuracy[column])
+            expected = learnt.expect(TargetFeatures(alike, *about))
             off = np.abs(expected[table.rows[own]] - table.values[own])
             if len(off):
                 found.append(float(np.quantile(off, coverage, method="higher")))
@@ -294,7 +303,7 @@ def additive_effects(fit: Factorisation, target: TargetFeatures, row: int) -> pd
 
 # %% ../../nbs/07_predict/06_factorisation.ipynb #b43b363d81ae4b689946ece5c682cd59
 _VECTORS = [field.name for field in fields(Vectors)][2:-1]  # but for the models', and noise
-_NYSTROM = ("centre", "spread", "sizes", "vectors")
+_NYSTROM = ("weights", "centre", "spread", "vectors")
 
 
 def factorisation_state(fit: Factorisation) -> dict[str, np.ndarray]:
@@ -302,24 +311,29 @@ def factorisation_state(fit: Factorisation) -> dict[str, np.ndarray]:
     arrays = {name: getattr(fit.vectors, name) for name in _VECTORS}
     arrays |= {f"nystrom.{name}": getattr(fit.nystrom, name) for name in _NYSTROM}
     arrays |= {name: np.append(*getattr(fit.levels, name)) for name in ("level", "width")}
-    arrays |= {"noise": np.array([fit.vectors.noise]), "length_scale": np.array([fit.nystrom.length_scale])}
+    arrays["noise"] = np.array([fit.vectors.noise])
     return arrays | {"bounds": np.array(fit.levels.bounds), "centre": fit.centre, "spread": fit.spread}
 
 
-def restore_factorisation(table: RecordTable, arrays: dict[str, np.ndarray]) -> Factorisation:
+def restore_factorisation(
+    table: RecordTable,
+    arrays: dict[str, np.ndarray],
+    kinds: list[str],  # of similarity
+) -> Factorisation:
     "From `factorisation_state`; raises `ValueError` where the arrays don't fit together."
     d = len(table.datasets)
-    for name, dimensions in {"datasets": 2, "offsets": 1, "nystrom.sizes": 2}.items():
+    for name, dimensions in {"datasets": 2, "offsets": 1, "nystrom.vectors": 2}.items():
         if arrays[name].ndim != dimensions or len(arrays[name]) != d:
             raise ValueError(f"array {name!r} has shape {arrays[name].shape}; expected {d} rows")
-    scale, noise = (float(arrays[name][0]) for name in ("length_scale", "noise"))
-    nystrom = NystromFeatures(scale, *(arrays[f"nystrom.{name}"] for name in _NYSTROM))
+    if arrays["nystrom.weights"].shape != (len(kinds),):
+        raise ValueError(f"similarities of kinds {', '.join(kinds)}; expected as many rows of weights")
+    nystrom = NystromFeatures(tuple(kinds), *(arrays[f"nystrom.{name}"] for name in _NYSTROM))
     level, width = ((arrays[k][:-1], float(arrays[k][-1])) for k in ("level", "width"))
     low, high = map(float, arrays["bounds"])
     levels = Levels(level, width, (low, high))
     known = {name: arrays[name] for name in _VECTORS}
     empty = np.zeros((len(table.models), 0))  # until records are read
-    vectors = Vectors(models=empty, model_covariance=empty, **known, noise=noise)
+    vectors = Vectors(models=empty, model_covariance=empty, **known, noise=float(arrays["noise"][0]))
     scales = arrays["centre"], arrays["spread"]
     return Factorisation(table, *scales, nystrom, *model_features(table), vectors, levels).read(table)
 
@@ -348,8 +362,10 @@ class BayesianMatrixFactorization:
         "Learn from a table; the same for any number of threads."
         how = {"size": self.size, "rounds": self.rounds, "random_state": self.random_state}
         with thread_limit(with_torch=False):  # more would add up in another order
-            self.errors = left_out_errors(table, self.coverage, **how) if self.intervals else np.zeros(0)
-            self.learnt = factorise(table, **how)
+            alike, self.errors = dataset_similarities(table), np.zeros(0)
+            if self.intervals:
+                self.errors = left_out_errors(table, alike, self.coverage, **how)
+            self.learnt = factorise(table, alike, **how)
         return self
 
     @property
@@ -359,7 +375,7 @@ class BayesianMatrixFactorization:
 
     @remember_last
     def _target(self, dataset):
-        return target_features(self.table, dataset)
+        return target_features(self.table, self.learnt.nystrom, dataset)
 
     def predict(self, dataset: "str | DatasetDescription") -> pd.DataFrame:  # see `accuracy_table`
         "Expected accuracy of every model on a dataset without records, with intervals."
@@ -368,8 +384,7 @@ class BayesianMatrixFactorization:
 
     def similarity(self, dataset: "str | DatasetDescription") -> np.ndarray:  # (d,)
         "How alike a dataset is to those of the table."
-        target = self._target(dataset)
-        return self.learnt.nystrom.similarity(target.distances[None], target.sizes[None])[0]
+        return self._target(dataset).alike
 
     def explain(self, model: str, dataset: "str | DatasetDescription") -> pd.DataFrame:
         "See `additive_effects`."
@@ -394,7 +409,7 @@ class BayesianMatrixFactorization:
         "All that a fit has learnt."
         records, facts = self.table.state()
         arrays = factorisation_state(self.learnt) | {"errors": self.errors} | records
-        return arrays, facts | {"coverage": self.coverage}
+        return arrays, facts | {"coverage": self.coverage, "kinds": list(self.learnt.nystrom.kinds)}
 
     @classmethod
     def from_state(
@@ -403,5 +418,6 @@ class BayesianMatrixFactorization:
         "From `state`, and no records of the zoo; raises `ValueError` where that does not fit together."
         found = cls(coverage=facts["coverage"], distance=facts["distance"])
         found.errors = arrays["errors"]
-        found.learnt = restore_factorisation(RecordTable.from_state(zoo, arrays, facts), arrays)
+        table = RecordTable.from_state(zoo, arrays, facts)
+        found.learnt = restore_factorisation(table, arrays, facts["kinds"])
         return found

@@ -18,16 +18,15 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import cho_solve, eigh, lapack
 
-from .covariance import learnt_similarity
+from .covariance import dataset_similarities, learn_covariance
 from transfergraph.predict.records import (
     LABELS,
     RecordTable,
-    dataset_sizes,
     mean_known,
     spread_known,
     standard_columns,
 )
-from ..zoo.matrices import DatasetDescription, distance_matrix, distances_of
+from ..zoo.matrices import DatasetDescription, extend
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -67,6 +66,14 @@ def _as_covariance(alike, known):
     found[known] = (vectors * values.clip(0)) @ vectors.T
     return found
 
+
+def _learnt(table, known):
+    similarities, size = dataset_similarities(table), len(table.datasets)
+    learnt = learn_covariance(table, similarities, known)
+    total = learnt.weights.sum()
+    alike = learnt.shared(similarities, size) / total if total > 0 else np.ones((size, size))
+    return _as_covariance(alike, known)
+
 # %% ../../nbs/07_predict/03_gaussian_process.ipynb #acae54e37e7d407bbb7b55eff062a284
 MODEL_KERNELS: dict[str, Callable[[RecordTable], np.ndarray]] = {  # name -> (n, n)
     "identity": lambda t: np.eye(len(t.models)),
@@ -77,7 +84,7 @@ MODEL_KERNELS: dict[str, Callable[[RecordTable], np.ndarray]] = {  # name -> (n,
 }
 DATASET_KERNELS: dict[str, Callable[[RecordTable, list[int]], np.ndarray]] = {  # name -> (d, d)
     "identity": lambda t, known: np.eye(len(t.datasets)),
-    "learnt": lambda t, known: _as_covariance(learnt_similarity(t, known), known),
+    "learnt": _learnt,
     "order": lambda t, known: _alike_in_order(t),
 }
 
@@ -209,63 +216,67 @@ CONSTANT_FEATURE = 10.0  # so large that a penalty hardly touches it
 class NystromFeatures:
     "Coordinates of datasets; made of those with records, read for any."
 
-    length_scale: float  # a typical distance
+    kinds: tuple[str, ...]  # of similarity
+    weights: np.ndarray  # of kinds; their sum is 1, or 0 where none tells how models do
     centre: np.ndarray  # (3,), of the sizes
     spread: np.ndarray  # (3,)
-    sizes: np.ndarray  # (d, 3), standardised; 0 where unknown
     vectors: np.ndarray  # (d, k), eigenvectors by the inverse root of their eigenvalue
 
-    def similarity(self, distances: np.ndarray, sizes: np.ndarray) -> np.ndarray:  # (q, d), in [0, 1]
-        "How alike datasets are, from distances (q, d) to those with records, NaN: far, and sizes (q, 3)."
-        own = np.nan_to_num((sizes - self.centre) / self.spread)
-        apart = ((own[:, None] - self.sizes[None]) ** 2).mean(-1)
-        near = np.exp(-np.nan_to_num((distances / self.length_scale) ** 2, nan=np.inf))
-        return (near + 0.05 * np.exp(-apart / 2)) / 1.05
+    def similarity(self, similarities: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+        "How alike datasets are, at most 1, from similarities of that shape, of which some may be missing."
+        found = np.zeros(shape)
+        for kind, weight in zip(self.kinds, self.weights, strict=True):
+            found += weight * similarities.get(kind, 0.0)
+        return found
 
-    def coordinates(self, distances: np.ndarray, sizes: np.ndarray) -> np.ndarray:  # (q, 1 + k)
+    def coordinates(self, alike: np.ndarray) -> np.ndarray:  # (q, d), to those with records -> (q, 1 + k)
         "Features of datasets, the first one constant."
-        found = self.similarity(distances, sizes) @ self.vectors
-        return np.hstack([np.full((len(found), 1), CONSTANT_FEATURE), found])
+        return np.hstack([np.full((len(alike), 1), CONSTANT_FEATURE), alike @ self.vectors])
+
+    def scaled(self, sizes: np.ndarray) -> np.ndarray:  # (..., 3)
+        "Sizes as z-scores; 0 where unknown."
+        return np.nan_to_num((sizes - self.centre) / self.spread)
 
 # %% ../../nbs/07_predict/03_gaussian_process.ipynb #7623eae2785240b9bd12b16a66d81610
-def fit_nystrom(table: RecordTable, most: int = 48) -> NystromFeatures:
-    "At most so many coordinates of datasets; each of the table's has records."
+def fit_nystrom(
+    table: RecordTable,  # of datasets with records
+    similarities: dict[str, np.ndarray],  # kind -> (d, d)
+    most: int = 48,
+) -> tuple[NystromFeatures, np.ndarray]:  # and how alike datasets are, (d, d)
+    "At most so many coordinates of datasets."
     centre, spread = (np.nan_to_num(f(table.sizes, 0)) for f in (mean_known, spread_known))
-    spread = np.where(spread > 1e-9, spread, 1.0)
-    sizes = np.nan_to_num((table.sizes - centre) / spread)
-    found = NystromFeatures(table.length_scale, centre, spread, sizes, np.zeros((len(sizes), 0)))
-    distances = table.distances.copy()
-    np.fill_diagonal(distances, 0)
-    kernel = found.similarity(distances, table.sizes)
-    d = len(kernel)
-    values, vectors = eigh((kernel + kernel.T) / 2, subset_by_index=[max(0, d - most), d - 1])
+    spread, d = np.where(spread > 1e-9, spread, 1.0), len(table.datasets)
+    learnt = learn_covariance(table, similarities, np.arange(d))
+    weights = learnt.weights[1:] / max(learnt.weights[1:].sum(), 1e-12)
+    found = NystromFeatures(learnt.kinds, weights, centre, spread, np.zeros((d, 0)))
+    alike = found.similarity(similarities, (d, d))
+    values, vectors = eigh((alike + alike.T) / 2, subset_by_index=[max(0, d - most), d - 1])
     keep = values > 1e-6 * values.max()
     vectors = vectors[:, keep] / np.sqrt(values[keep])
     vectors *= np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])
-    return replace(found, vectors=vectors)
+    return replace(found, vectors=vectors), alike
 
 # %% ../../nbs/07_predict/03_gaussian_process.ipynb #504fb2a444614c0babb325280ed9130a
 @dataclass(frozen=True)
 class TargetFeatures:
     "A dataset that models are to be ranked for."
 
-    distances: np.ndarray  # (d,), to the datasets with records; NaN where unknown
+    alike: np.ndarray  # (d,), to the datasets with records
     sizes: np.ndarray  # (3,), see `dataset_sizes`
     majority_accuracy: float
 
 
-def target_features(table: RecordTable, dataset: "str | DatasetDescription") -> TargetFeatures:
+def target_features(
+    table: RecordTable, nystrom: NystromFeatures, dataset: "str | DatasetDescription"
+) -> TargetFeatures:
     "What is known of a dataset, new or without records, as far as it matters here."
-    zoo = table.zoo
     if isinstance(dataset, DatasetDescription):
-        about = pd.DataFrame({c: [getattr(dataset, c)] for c in ("n_samples", "n_classes", "majority_share")})
-        distances = pd.Series(distances_of(zoo, dataset, table.distance), dtype=float)
+        whole = table.with_dataset(dataset.name, extend(table.zoo, dataset, table.distance))
     else:
-        about = zoo.datasets[zoo.datasets["dataset"] == dataset]
-        matrix = distance_matrix(zoo, table.distance)
-        distances = matrix.loc[dataset] if dataset in matrix.index else pd.Series(dtype=float)
-    sizes, majority = dataset_sizes(about)
-    return TargetFeatures(distances.reindex(table.datasets).to_numpy(float), sizes[0], float(majority[0]))
+        whole = table.with_dataset(dataset)
+    to_others = {kind: matrix[-1, :-1] for kind, matrix in dataset_similarities(whole).items()}
+    alike = nystrom.similarity(to_others, (len(table.datasets),))
+    return TargetFeatures(alike, whole.sizes[-1], float(whole.majority_accuracy[-1]))
 
 # %% ../../nbs/07_predict/03_gaussian_process.ipynb #8a65eabff63a45729fe45fb5ade58bdc
 class EvidenceRidge:
