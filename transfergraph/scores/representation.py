@@ -7,13 +7,12 @@ __all__ = ['REFERENCE', 'as_pair', 'rsa', 'dds', 'cross_products', 'dse', 'procr
 
 # %% ../../nbs/03_scores/06_representation.ipynb #1f0d0fec
 import operator
-from collections.abc import Iterator
 from functools import reduce, wraps
 
 import numpy as np
 
 from .base import Features, FeaturesLike, UndefinedScoreError, as_features, check_option
-from .pairwise import SampleRows, rank_correlation
+from .pairwise import SampleRows, Tile, rank_correlation, tiles
 
 
 def as_pair(features: FeaturesLike, reference: FeaturesLike) -> tuple[Features, Features]:
@@ -42,9 +41,9 @@ def rsa(
     """
     first, second = as_pair(features, reference)
 
-    def distances(features: Features) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    def distances(features: Features) -> Tile:
         products = SampleRows(features, centre=True, unit=True).products()
-        return ((rows, columns, 1 - block) for rows, columns, block in products)
+        return lambda rows, columns: 1 - products(rows, columns)
 
     return rank_correlation(first.n, distances(first), distances(second))
 
@@ -81,7 +80,9 @@ def dds(
             product = (cross_products(first, second) ** 2).sum()
         return float(product / norms) if norms > 0 else 0.0
     sums, inner = np.zeros((2, first.n)), np.zeros((2, 2))
-    for (rows, columns, a), (_, _, b) in zip(_distances(first, form), _distances(second, form), strict=True):
+    both = [_distances(each, form) for each in (first, second)]
+    for rows, columns in tiles(first.n):
+        a, b = (distances(rows, columns) for distances in both)
         twice = 1 if rows == columns else 2
         for i, p in enumerate((a, b)):
             sums[i, rows] += p.sum(axis=1)
@@ -103,18 +104,20 @@ def cross_products(first: Features, second: Features) -> np.ndarray:  # (d, d')
     return reduce(operator.add, parts)
 
 
-def _distances(features: Features, form: str) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    "Distances between samples with standardised features, tile by tile."
+def _distances(features: Features, form: str) -> Tile:
+    "Distances between samples with standardised features."
     ready = SampleRows(features, standardise=True, centre=form == "Pearson", unit=form != "Euclidean")
-    if form == "Euclidean":
-        lengths = np.concatenate([features.host((ready(rows) ** 2).sum(1)) for rows in features.row_blocks()])
-    for rows, columns, block in ready.products():
-        if form == "Euclidean":
-            total = lengths[rows, None] + lengths[columns]
-            distance = total - 2 * block
-            yield rows, columns, np.sqrt(np.where(distance < 1e-13 * total, 0, distance))
-        else:  # a sample without direction is at distance 1 from all, itself included
-            yield rows, columns, 1 - block
+    products = ready.products()
+    if form != "Euclidean":  # a sample without direction is at distance 1 from all, itself included
+        return lambda rows, columns: 1 - products(rows, columns)
+    lengths = np.concatenate([features.host((ready(rows) ** 2).sum(1)) for rows in features.row_blocks()])
+
+    def euclidean(rows, columns):
+        total = lengths[rows, None] + lengths[columns]
+        distance = total - 2 * products(rows, columns)
+        return np.sqrt(np.where(distance < 1e-13 * total, 0, distance))
+
+    return euclidean
 
 # %% ../../nbs/03_scores/06_representation.ipynb #7de002a5
 def dse(
