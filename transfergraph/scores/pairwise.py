@@ -74,11 +74,25 @@ class SampleRows:
             block = block / length
         return block
 
-    def products(self) -> Tile:
-        "Inner products of pairs of rows."
+    def distances(self) -> Tile:
+        "1 minus the cosines of unit rows; of others squared Euclidean distances, of equal rows exactly 0."
         ready = {rows.start: self(rows) for rows, columns in tiles(self.features.n) if rows == columns}
-        host = self.features.host
-        return lambda rows, columns: host(matrix_product(ready[rows.start], ready[columns.start].T))
+        lengths = np.concatenate([self.features.host((block**2).sum(1)) for block in ready.values()])
+
+        def tile(rows, columns):
+            found = self.features.host(matrix_product(ready[rows.start], ready[columns.start].T))
+            if self.unit:  # a row without direction is at distance 1 from all, itself included
+                return np.subtract(1, found, out=found)
+            sums = lengths[rows, None] + lengths[columns]
+            found *= -2
+            found += sums
+            sums *= 1e-13
+            found[found < sums] = 0
+            if rows == columns:
+                np.fill_diagonal(found, 0)
+            return found
+
+        return tile
 
 
 def _threads():
@@ -106,30 +120,21 @@ def over_distances(
 
     The first function of a reader is called with rows, columns and the distances between them, which it
     leaves as they are; the second joins what that gave for the first columns and for those that follow."""
-    products = SampleRows(features).products()
-    blocks = (features.block(rows) for rows in features.row_blocks())
-    lengths = np.concatenate([features.host((block**2).sum(1)) for block in blocks])
+    distances = SampleRows(features).distances()
     found: list[dict[int, tuple[slice, Any]]] = [{} for _ in readers]
 
     def read(rows, columns):
-        squared, sums = products(rows, columns), lengths[rows, None] + lengths[columns]
-        squared *= -2
-        squared += sums
-        sums *= 1e-13
-        squared[squared < sums] = 0
-        if rows == columns:
-            np.fill_diagonal(squared, 0)
-        seen = [(rows, columns, squared), (columns, rows, squared.T)]  # a matrix and its transpose
-        return [(one[0], [reader(*one) for reader, _ in readers]) for one in seen[: 1 + (rows != columns)]]
+        tile = distances(rows, columns)
+        seen = [(rows, columns, tile), (columns, rows, tile.T)][: 1 + (rows != columns)]
+        return [(i, one[0], reader(*one)) for one in seen for i, (reader, _) in enumerate(readers)]
 
     def take(given):
-        for rows, parts in given:
-            for known, part, (_, join) in zip(found, parts, readers):
-                before = known.get(rows.start)
-                known[rows.start] = rows, join(before[1], part) if before else part
+        for i, rows, part in given:
+            before = found[i].get(rows.start)
+            found[i][rows.start] = rows, readers[i][1](before[1], part) if before else part
 
     on_tiles(features.n, read, take)
-    return [list(known.values()) for known in found]
+    return [list(each.values()) for each in found]
 
 # %% ../../nbs/03_scores/04_pairwise.ipynb #b6b4bf58
 def condensed(
@@ -189,7 +194,8 @@ def _twice_ranks(pairs, bits):
     "Twice the rank of each pair, in their order; equal distances share the mean of theirs."
     kind = np.uint32 if len(pairs) < 2**31 else np.uint64
     found = np.arange(2, 2 * len(pairs) + 1, 2, dtype=kind)
-    start, count = _runs((pairs[1:] ^ pairs[:-1]) < (1 << bits))
+    parts = (pairs[start : start + TILE**2 + 1] for start in range(0, len(pairs), TILE**2))
+    start, count = _runs(np.concatenate([(part[1:] ^ part[:-1]) < (1 << bits) for part in parts]))
     if len(start):
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         found[np.repeat(start, count) + within] = np.repeat(2 * start + count + 1, count)
@@ -235,14 +241,13 @@ def parc(
       two to four times as many for other labels.
     """
     features, labels = as_inputs(features, labels, None)
-    products = SampleRows(features, standardise=True, centre=True, unit=True).products()
+    own = SampleRows(features, standardise=True, centre=True, unit=True).distances()
     if labels.kind != "classes":
-        far = _label_distances(labels)
-        return rank_correlation(features.n, lambda r, c: 1 - products(r, c), far, most=(2, _farthest(labels)))
+        return rank_correlation(features.n, own, _label_distances(labels), most=(2, _farthest(labels)))
     same: list[np.ndarray] = []
 
     def distances(rows, columns):
-        block = 1 - products(rows, columns)
+        block = own(rows, columns)
         pairs = labels.codes[rows, None] == labels.codes[columns]
         same.append(np.round(block[np.triu(pairs, 1) if rows == columns else pairs], _DIGITS))
         return block
@@ -265,8 +270,7 @@ def _farthest(labels: Labels) -> float:
 def _label_distances(labels: Labels) -> Tile:
     "Distances between multi-label rows, or between real numbers."
     if labels.kind == "multilabel" and labels.n_columns > 1:
-        products = SampleRows(Features(labels.table, "labels"), centre=True, unit=True).products()
-        return lambda rows, columns: 1 - products(rows, columns)
+        return SampleRows(Features(labels.table, "labels"), centre=True, unit=True).distances()
     table = (labels.table / np.abs(labels.table - labels.table.mean(axis=0)).max()).T
     return lambda rows, columns: np.sqrt(sum((y[rows, None] - y[columns]) ** 2 for y in table))
 
@@ -292,12 +296,7 @@ def knn(
     - **Cost.** n^2 d / 2 for the distances, a tile at a time; memory of 2 n k numbers.
     """
     features, labels = as_inputs(features, labels, None)
-    return _alone(features, _knn(features, labels, k))
-
-
-def _alone(features, how):
-    "A score from what it reads of all distances, and in which way."
-    *reader, finish = how
+    *reader, finish = _knn(features, labels, k)
     return finish(over_distances(features, reader)[0])
 
 
@@ -305,18 +304,14 @@ def _knn(features, labels, k=1):
     "How k-NN reads distances, joins what it read, and makes it a score."
     check_option("k", k, 1 <= k < features.n, f"1 to {features.n - 1}, one less than there are samples")
 
-    def nearest(distances, numbers):
-        columns = _nearest(distances, min(k, distances.shape[1]))
-        return np.take_along_axis(distances, columns, 1), np.take_along_axis(numbers, columns, 1)
-
     def read(rows, columns, distances):
         if rows == columns:  # nobody is a neighbour of itself
             distances = distances.copy()
             np.fill_diagonal(distances, np.inf)
-        return nearest(distances, np.arange(columns.start, columns.stop)[None])
+        return _nearest(k, distances, np.arange(columns.start, columns.stop))
 
     def join(left, right):
-        return nearest(*map(np.hstack, zip(left, right)))
+        return _nearest(k, *map(np.hstack, zip(left, right)))
 
     def finish(found):
         return _share_right(labels, np.concatenate([_vote(labels, numbers) for _, (_, numbers) in found]))
@@ -332,17 +327,19 @@ def _share_right(labels, predicted):
     return float((1 - left / ((labels.table - labels.table.mean(0)) ** 2).sum(0)).mean())
 
 
-def _nearest(distances, k):
-    "Columns (rows, k) of the nearest, in their order; of equally distant ones the earlier."
+def _nearest(k, distances, numbers):
+    "Distances and numbers (rows, k) of the nearest, in their order; of equally distant ones the earlier."
+    k = min(k, distances.shape[1])
     last = np.partition(distances, k - 1, axis=1)[:, k - 1] if k > 1 else distances.min(axis=1)
-    # Few: those nearer than the last, and those as far as it.
-    near = np.flatnonzero(distances <= (last * (1 + TIE))[:, None])
+    near = np.flatnonzero(distances <= (last * (1 + TIE))[:, None])  # few: those nearer, and those as far
     i, j = np.divmod(near, distances.shape[1])
     nearer = distances[i, j] < last[i] * (1 - TIE)
     missing = k - np.bincount(i[nearer], minlength=len(distances))
     level = np.cumsum(~nearer)  # how many as far as the last there were, in the row and in those before
     before = np.r_[0, level][np.searchsorted(i, i)]
-    return j[nearer | (level - before <= missing[i])].reshape(-1, k)
+    kept = nearer | (level - before <= missing[i])
+    at = i[kept].reshape(-1, k), j[kept].reshape(-1, k)
+    return distances[at], np.broadcast_to(numbers, distances.shape)[at]
 
 
 def _vote(labels: Labels, nearest: np.ndarray) -> np.ndarray:
@@ -370,7 +367,8 @@ def msc(
     - **Cost.** n^2 d / 2 for the distances, a tile at a time; memory of n numbers for each class.
     """
     features, labels = as_inputs(features, labels)
-    return _alone(features, _msc(features, labels))
+    *reader, finish = _msc(features, labels)
+    return finish(over_distances(features, reader)[0])
 
 
 def _msc(features, labels):

@@ -40,12 +40,8 @@ def rsa(
     - **Cost.** n^2 (d + d') / 2 for the products and n^2 log n for the ranks; memory of about 2 n^2 numbers.
     """
     first, second = as_pair(features, reference)
-
-    def distances(features: Features) -> Tile:
-        products = SampleRows(features, centre=True, unit=True).products()
-        return lambda rows, columns: 1 - products(rows, columns)
-
-    return rank_correlation(first.n, distances(first), distances(second))
+    one, other = (SampleRows(each, centre=True, unit=True).distances() for each in (first, second))
+    return rank_correlation(first.n, one, other)
 
 # %% ../../nbs/03_scores/06_representation.ipynb #48da087c
 _DDS_FORMS = ("CKA", "Pearson", "Euclidean", "cosine")
@@ -106,18 +102,9 @@ def cross_products(first: Features, second: Features) -> np.ndarray:  # (d, d')
 
 def _distances(features: Features, form: str) -> Tile:
     "Distances between samples with standardised features."
-    ready = SampleRows(features, standardise=True, centre=form == "Pearson", unit=form != "Euclidean")
-    products = ready.products()
-    if form != "Euclidean":  # a sample without direction is at distance 1 from all, itself included
-        return lambda rows, columns: 1 - products(rows, columns)
-    lengths = np.concatenate([features.host((ready(rows) ** 2).sum(1)) for rows in features.row_blocks()])
-
-    def euclidean(rows, columns):
-        total = lengths[rows, None] + lengths[columns]
-        distance = total - 2 * products(rows, columns)
-        return np.sqrt(np.where(distance < 1e-13 * total, 0, distance))
-
-    return euclidean
+    unit = form != "Euclidean"
+    tile = SampleRows(features, standardise=True, centre=form == "Pearson", unit=unit).distances()
+    return tile if unit else lambda rows, columns: np.sqrt(tile(rows, columns))
 
 # %% ../../nbs/03_scores/06_representation.ipynb #7de002a5
 def dse(
