@@ -105,10 +105,12 @@ def on_tiles(
     take: Callable[[Any], Any] = lambda found: None,  # called with what that gave, in the order of `tiles`
 ) -> None:
     "Read the tiles of an n x n matrix, as many at once as BLAS has threads."
-    threads, covered = _threads(), list(tiles(n))
-    workers = min(threads, len(covered))
-    with thread_limit(threads // workers, with_torch=False), ThreadPoolExecutor(workers) as pool:
-        for found in pool.map(read, *zip(*covered)):
+    if n <= TILE:
+        take(read(slice(0, n), slice(0, n)))
+        return
+    threads = _threads()
+    with thread_limit(1, with_torch=False), ThreadPoolExecutor(threads) as pool:
+        for found in pool.map(read, *zip(*tiles(n))):
             take(found)
 
 
@@ -155,14 +157,15 @@ def condensed(
         vector[first : first + values.size] = coded(values.ravel(), first)
 
     on_tiles(n, read)
-    _sort(vector, _threads())
+    _sort(vector)
     return vector
 
 
-def _sort(values, threads):
+def _sort(values, threads=None):
     "Sort in place, both halves at once. Where many values tie one sort is quick, and halving is not."
     middle, some = len(values) // 2, values[:: len(values) // 1000 + 1]
-    if threads < 2 or len(values) < TILE**2 or len(np.unique(some)) < 0.9 * len(some):
+    large = len(values) > TILE**2 and len(np.unique(some)) > 0.9 * len(some)
+    if not large or (threads := threads or _threads()) < 2:
         values.sort()
         return
     values.partition(middle)
