@@ -86,8 +86,7 @@ class SampleRows:
             sums = lengths[rows, None] + lengths[columns]
             found *= -2
             found += sums
-            sums *= 1e-13
-            found[found < sums] = 0
+            found[found < 1e-13 * sums] = 0
             if rows == columns:
                 np.fill_diagonal(found, 0)
             return found
@@ -108,8 +107,7 @@ def on_tiles(
     if n <= TILE:
         take(read(slice(0, n), slice(0, n)))
         return
-    threads = _threads()
-    with thread_limit(1, with_torch=False), ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(_threads()) as pool, thread_limit(1, with_torch=False):
         for found in pool.map(read, *zip(*tiles(n))):
             take(found)
 
@@ -166,8 +164,7 @@ def _sort(values, threads=None):
     middle, some = len(values) // 2, values[:: len(values) // 1000 + 1]
     large = len(values) > TILE**2 and len(np.unique(some)) > 0.9 * len(some)
     if not large or (threads := threads or _threads()) < 2:
-        values.sort()
-        return
+        return values.sort()
     values.partition(middle)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(_sort, (values[:middle], values[middle:]), (threads // 2, threads - threads // 2)))
@@ -313,13 +310,10 @@ def _knn(features, labels, k=1):
             np.fill_diagonal(distances, np.inf)
         return _nearest(k, distances, np.arange(columns.start, columns.stop))
 
-    def join(left, right):
-        return _nearest(k, *map(np.hstack, zip(left, right)))
-
     def finish(found):
         return _share_right(labels, np.concatenate([_vote(labels, numbers) for _, (_, numbers) in found]))
 
-    return read, join, finish
+    return read, lambda left, right: _nearest(k, *map(np.hstack, zip(left, right))), finish
 
 
 def _share_right(labels, predicted):
