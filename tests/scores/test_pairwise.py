@@ -10,7 +10,7 @@ from sklearn.metrics import silhouette_score
 
 from transfergraph.scores import pairwise as neighbours
 from transfergraph.scores.base import Features
-from transfergraph.scores.pairwise import condensed, knn, msc, over_distances, parc, tiles
+from transfergraph.scores.pairwise import condensed, knn, msc, over_distances, parc
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -79,7 +79,7 @@ def test_parc_of_real_numbers_takes_their_distance(case):
 def test_the_tiles_cover_each_pair_once(n, monkeypatch):
     monkeypatch.setattr(neighbours, "TILE", 7)
     matrix = np.arange(n * n, dtype=float).reshape(n, n)
-    vector = condensed(n, ((r, c, matrix[r, c]) for r, c in tiles(n)))
+    vector = condensed(n, lambda rows, columns: matrix[rows, columns])
     assert sorted(vector) == sorted(matrix[np.triu_indices(n, 1)])
 
 
@@ -88,8 +88,9 @@ def test_the_tiles_cover_each_pair_once(n, monkeypatch):
 def test_distances_are_euclidean_and_zero_for_equal_samples(case, kind, monkeypatch):
     x = features_of(case)
     monkeypatch.setattr("transfergraph.scores.base.BLOCK", 1)
-    [found] = over_distances(Features(kind(np.tile(x, (5, 1)))), lambda rows, block: block)
-    found = np.vstack(found)
+    reader = (lambda rows, columns, block: block), (lambda left, right: np.hstack([left, right]))
+    [found] = over_distances(Features(kind(np.tile(x, (5, 1)))), reader)
+    found = np.vstack([block for _, block in found])
     expected = ((np.tile(x, (5, 1))[:, None] - np.tile(x, (5, 1))) ** 2).sum(-1)
     np.testing.assert_allclose(found, expected, atol=1e-10)
     assert (found[expected == 0] == 0).all()

@@ -344,7 +344,8 @@ def matrix_product(left: Any, right: Any) -> Any:  # (a, b) by (b, c), of one ki
     "Matrix product by SciPy's BLAS, as the decomposition; NumPy has threads of its own, and they collide."
     if type(left).__module__.split(".")[0] == "torch" or not (left.size and right.size):
         return left @ right
-    return scipy.linalg.blas.dgemm(1.0, right.T, left.T).T
+    flip = right.flags.f_contiguous  # BLAS reads it as it lies; turned, it would be copied
+    return scipy.linalg.blas.dgemm(1.0, right if flip else right.T, left.T, trans_a=flip).T
 
 
 def as_features(features: FeaturesLike, name: str = "features") -> Features:

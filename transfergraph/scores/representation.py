@@ -7,13 +7,12 @@ __all__ = ['REFERENCE', 'as_pair', 'rsa', 'dds', 'cross_products', 'dse', 'procr
 
 # %% ../../nbs/03_scores/06_representation.ipynb #1f0d0fec
 import operator
-from collections.abc import Iterator
 from functools import reduce, wraps
 
 import numpy as np
 
 from .base import Features, FeaturesLike, UndefinedScoreError, as_features, check_option
-from .pairwise import SampleRows, rank_correlation
+from .pairwise import SampleRows, Tile, rank_correlation, tiles
 
 
 def as_pair(features: FeaturesLike, reference: FeaturesLike) -> tuple[Features, Features]:
@@ -41,12 +40,8 @@ def rsa(
     - **Cost.** n^2 (d + d') / 2 for the products and n^2 log n for the ranks; memory of about 2 n^2 numbers.
     """
     first, second = as_pair(features, reference)
-
-    def distances(features: Features) -> Iterator[tuple[slice, slice, np.ndarray]]:
-        products = SampleRows(features, centre=True, unit=True).products()
-        return ((rows, columns, 1 - block) for rows, columns, block in products)
-
-    return rank_correlation(first.n, distances(first), distances(second))
+    one, other = (SampleRows(each, centre=True, unit=True).distances() for each in (first, second))
+    return rank_correlation(first.n, one, other)
 
 # %% ../../nbs/03_scores/06_representation.ipynb #48da087c
 _DDS_FORMS = ("CKA", "Pearson", "Euclidean", "cosine")
@@ -81,7 +76,9 @@ def dds(
             product = (cross_products(first, second) ** 2).sum()
         return float(product / norms) if norms > 0 else 0.0
     sums, inner = np.zeros((2, first.n)), np.zeros((2, 2))
-    for (rows, columns, a), (_, _, b) in zip(_distances(first, form), _distances(second, form), strict=True):
+    both = [_distances(each, form) for each in (first, second)]
+    for rows, columns in tiles(first.n):
+        a, b = (distances(rows, columns) for distances in both)
         twice = 1 if rows == columns else 2
         for i, p in enumerate((a, b)):
             sums[i, rows] += p.sum(axis=1)
@@ -103,18 +100,11 @@ def cross_products(first: Features, second: Features) -> np.ndarray:  # (d, d')
     return reduce(operator.add, parts)
 
 
-def _distances(features: Features, form: str) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    "Distances between samples with standardised features, tile by tile."
-    ready = SampleRows(features, standardise=True, centre=form == "Pearson", unit=form != "Euclidean")
-    if form == "Euclidean":
-        lengths = np.concatenate([features.host((ready(rows) ** 2).sum(1)) for rows in features.row_blocks()])
-    for rows, columns, block in ready.products():
-        if form == "Euclidean":
-            total = lengths[rows, None] + lengths[columns]
-            distance = total - 2 * block
-            yield rows, columns, np.sqrt(np.where(distance < 1e-13 * total, 0, distance))
-        else:  # a sample without direction is at distance 1 from all, itself included
-            yield rows, columns, 1 - block
+def _distances(features: Features, form: str) -> Tile:
+    "Distances between samples with standardised features."
+    unit = form != "Euclidean"
+    tile = SampleRows(features, standardise=True, centre=form == "Pearson", unit=unit).distances()
+    return tile if unit else lambda rows, columns: np.sqrt(tile(rows, columns))
 
 # %% ../../nbs/03_scores/06_representation.ipynb #7de002a5
 def dse(
