@@ -1,6 +1,8 @@
 """Zoo tables: what is refused, and that nothing is lost when it is."""
 
 import os
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
@@ -16,7 +18,17 @@ from transfergraph.zoo.matrices import (
     hide_target,
     score_matrix,
 )
-from transfergraph.zoo.tables import TABLES, Zoo, ZooError, check_table, read_table, write_tables
+from transfergraph.zoo.tables import (
+    MORE_COLUMNS,
+    RANGES,
+    TABLES,
+    Zoo,
+    ZooError,
+    check_table,
+    read_table,
+    schemas,
+    write_tables,
+)
 
 
 def small_zoo():
@@ -573,3 +585,57 @@ def test_hiding_a_target_takes_its_records_and_nothing_else():
         hide_target(zoo, "v")
     with pytest.raises(ValueError, match=r"its targets: none$"):
         hide_target(two_kinds().validate(), "v")
+
+
+ODD = [
+    None,
+    np.nan,
+    pd.NA,
+    "",
+    "a",
+    "1",
+    0,
+    1,
+    -1,
+    0.5,
+    2.0,
+    1e9,
+    np.inf,
+    True,
+    np.float32(0.25),
+    "full",
+    "target",
+]
+LISTS = [[], [1.0], [1, 2], ["a"], np.array([0.5, np.nan]), (1.0, 2.0)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_what_is_let_through_fulfils_the_schema_as_it_stands(data):
+    table = data.draw(st.sampled_from(list(TABLES)))
+    columns = [*TABLES[table], *MORE_COLUMNS[table]]
+    rows = data.draw(st.integers(0, 3))
+    frame = pd.DataFrame(index=range(rows))
+    usual = {"method": "full", "role": "source", "source": "timm", "access": "open", "vector": [1.0]}
+    for column in columns:
+        frame[column] = [usual.get(column, 1.0 if column in RANGES else "a")] * rows
+    frame["n_classes"] = 2.0
+    for column in data.draw(st.lists(st.sampled_from(columns), max_size=3)):
+        odd = ODD + LISTS * (column == "vector")
+        values = data.draw(st.lists(st.sampled_from(range(len(odd))), min_size=rows, max_size=rows))
+        frame[column] = pd.Series([odd[at] for at in values], frame.index, dtype=object)
+        if data.draw(st.booleans()):
+            frame[column] = frame[column].infer_objects()
+    try:
+        found = check_table(table, frame)
+    except ZooError:
+        return
+    pd.testing.assert_frame_equal(schemas()[table].validate(found, lazy=True), found)
+
+
+def test_a_table_without_mistakes_is_checked_without_pandera(tmp_path):
+    small_zoo().save(tmp_path)
+    code = f"import sys, transfergraph; transfergraph.Zoo.load({str(tmp_path)!r})"
+    code += "; print('pandera' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
