@@ -15,7 +15,7 @@ MODULES = sorted(path for path in LIBRARY.rglob("*.py") if not path.name.startsw
 PARTS = "run data scores zoo models graph predict build recommend evaluate report cli".split()
 ALONE = {"metrics": 0}  # a single module, below all parts
 TOUR = "00_tour.ipynb"  # exports nothing
-MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_MODULES, MOST_LINES = 450, 80, 80, 22_500
+MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_MODULES, MOST_LINES = 450, 80, 80, 22_600
 
 # No module makes its user wait for these; `transfergraph --help` not for pandas either.
 SLOW_IMPORTS = {

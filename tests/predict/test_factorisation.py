@@ -211,13 +211,11 @@ def test_a_saved_fit_ranks_as_before_and_holds_no_records(tmp_path, fitted, draw
         again.rank("set-0")
 
 
-@pytest.mark.parametrize(
-    "name", ["offsets", "records.rows", "datasets", "nystrom.vectors", "nystrom.weights"]
-)
+@pytest.mark.parametrize("name", ["offsets", "records.rows", "datasets", "nystrom.vectors"])
 def test_damaged_arrays_are_refused(fitted, zoo, name):
     arrays, facts = fitted.rankers["image"].state()
     arrays[name] = arrays[name] + 10**6 if name == "records.rows" else arrays[name][1:]
-    with pytest.raises(ValueError, match=r"expected \d+ rows|expected as many rows|not there"):
+    with pytest.raises(ValueError, match=r"expected \d+ rows|not there"):
         BayesianMatrixFactorization.from_state(zoo, arrays, facts)
 
 
@@ -327,7 +325,7 @@ def test_a_dataset_among_the_known_has_their_coordinates():
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
     table = toy(1 / (1 + np.exp(-rng.normal(size=(50, 4)) @ points.T))).assume(distances=distances)
     nystrom, alike = fit_nystrom(table, dataset_similarities(table))
-    assert np.allclose(np.diag(alike), 1) and np.isclose(nystrom.weights.sum(), 1)
+    assert np.allclose(np.diag(alike), 1) and np.isclose(sum(nystrom.weights.values()), 1)
     row = nystrom.similarity({"probe": nearness(distances, table.length_scale)[7:8]}, (1, 30))
     assert np.allclose(nystrom.coordinates(row), nystrom.coordinates(alike)[7:8])
 

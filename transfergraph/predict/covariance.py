@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['WORD_KINDS', 'NUGGET', 'TRUST', 'ROUNDS', 'LOADING_PRIOR', 'MOST_LEARNT', 'FOLDS', 'normal_ranks', 'known_moments',
-           'shared_share', 'word_cosines', 'dataset_similarities', 'Covariance', 'CovarianceFit', 'learn_covariance',
+           'shared_share', 'word_cosines', 'dataset_similarities', 'Covariance', 'CovarianceFit', 'learn_weights',
            'KnownLabels', 'KrigingSetting', 'krige_left_out']
 
 # %% ../../nbs/07_predict/02_covariance.ipynb #f829ed15
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -106,18 +105,14 @@ class Covariance:
     loadings: np.ndarray  # (d,)
     variances: np.ndarray  # (d,), of the labels
 
-    def shared(self, similarities: dict[str, np.ndarray], size: int) -> np.ndarray:  # (size, size)
-        "What labels have in common; datasets that come after those of the fit have loading 1."
+    def matrix(self, similarities: dict[str, np.ndarray], size: int) -> np.ndarray:  # (size, size)
+        "The covariance of labels; datasets that come after those of the fit have loading 1 and no noise."
         constant, *weights = self.weights
-        found = np.full((size, size), constant)
+        found, own = np.full((size, size), constant), np.arange(len(self.loadings))
         for kind, weight in zip(self.kinds, weights, strict=True):
             found += weight * similarities.get(kind, np.eye(size))  # a kind may not be known any more
         loadings = np.append(self.loadings, np.ones(size - len(self.loadings)))
-        return found * np.outer(loadings, loadings)
-
-    def matrix(self, similarities: dict[str, np.ndarray], size: int) -> np.ndarray:  # (size, size)
-        "The covariance of labels: with what is each dataset's own, for those of the fit."
-        found, own = self.shared(similarities, size), np.arange(len(self.loadings))
+        found *= np.outer(loadings, loadings)
         found[own, own] = np.maximum(self.variances, found[own, own] + NUGGET)
         return found
 
@@ -186,16 +181,15 @@ class CovarianceFit:
         return Covariance(self.kinds, weights, loadings, self.variances)
 
 # %% ../../nbs/07_predict/02_covariance.ipynb #8f292203
-MOST_LEARNT = 400, 4000  # datasets and models, those with most records, that a covariance is learnt from
+MOST_LEARNT = 400, 4000  # datasets and models, those with most records, that weights are learnt from
 
 
-def learn_covariance(
-    table: RecordTable,
+def learn_weights(
+    table: RecordTable,  # of datasets with records
     similarities: dict[str, np.ndarray],  # kind -> (d, d)
-    known: np.ndarray | Sequence[int],  # columns whose records may be read
-) -> Covariance:
-    "Weights of similarities, the same for all datasets."
-    kept = np.isin(table.columns, list(known))
+) -> dict[str, float]:  # kind -> its weight; their sum is 1, and there is none where nothing tells
+    "How much kinds of similarity tell of how models do, beyond what all datasets have in common."
+    kept = np.ones(len(table.rows), bool)
     for numbers, most in zip((table.columns, table.rows), MOST_LEARNT, strict=True):
         counts = np.bincount(numbers[kept])
         kept &= np.isin(numbers, np.argsort(-counts, kind="stable")[:most])
@@ -205,8 +199,9 @@ def learn_covariance(
     accuracy = np.full((len(rows), len(columns)), np.nan)
     accuracy[row, column] = table.values[kept]
     among = {kind: matrix[np.ix_(columns, columns)] for kind, matrix in similarities.items()}
-    found = CovarianceFit(*known_moments(normal_ranks(accuracy)), among, own_loadings=False).covariance()
-    return replace(found, loadings=np.ones(0), variances=np.ones(0))
+    fit = CovarianceFit(*known_moments(normal_ranks(accuracy)), among, own_loadings=False)
+    found = dict(zip(fit.kinds, fit.weights[1:].tolist(), strict=True))
+    return {kind: weight / sum(found.values()) for kind, weight in found.items() if weight > 0}
 
 # %% ../../nbs/07_predict/02_covariance.ipynb #14f3295e
 @dataclass(frozen=True, eq=False)

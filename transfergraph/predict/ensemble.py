@@ -59,7 +59,7 @@ class LearnerSet:
         learnt = self.network.predict(table, self.known, [dataset])
         found["inductive"] = {label: values[:, 0] for label, values in learnt.items()}
         for name, process in self.processes.items():
-            process = replace(process, covariance=covariances(table, KERNELS[name], self.known))
+            process = replace(process, covariance=covariances(table, KERNELS[name]))
             found[name] = process.predict(dataset)
         return {(name, label): values for name, by in found.items() for label, values in by.items()}
 
@@ -68,7 +68,7 @@ class LearnerSet:
         process = self.processes["near"]
         if process.inverse is None:
             process = fit_process(table, self.known, KERNELS["near"], process.labels)
-        return replace(process, covariance=covariances(table, KERNELS["near"], self.known))
+        return replace(process, covariance=covariances(table, KERNELS["near"]))
 
 # %% ../../nbs/07_predict/05_ensemble.ipynb #e88d7255
 def _train(table, known, asked, random_state):
@@ -287,7 +287,7 @@ def restore_ensemble(
         parts.setdefault(name.partition(".")[0], {})[name.partition(".")[2]] = array
     forests = {name: Forest.from_arrays(c, parts[name]) for name, c in facts["forest_columns"].items()}
     processes = {
-        name: Process(LABELS, covariances(table, kernel, facts["known"]), **parts[name], inverse=None)
+        name: Process(LABELS, covariances(table, kernel), **parts[name], inverse=None)
         for name, kernel in KERNELS.items()
     }
     learners = LearnerSet(facts["known"], forests, Inductive.from_arrays(parts["network"], LABELS), processes)
@@ -373,7 +373,7 @@ class Ensemble:
     def similarity(self, dataset: "str | DatasetDescription") -> np.ndarray:  # (d,)
         "How alike a dataset is to those of the table."
         table, column = self._with_target(dataset)
-        return dataset_covariance(table, KERNELS["near"], self.learners.known)[column, :column]
+        return dataset_covariance(table, KERNELS["near"])[column, :column]
 
     def explain(self, model: str, dataset: "str | DatasetDescription") -> pd.DataFrame:
         "See `leave_out_effects`."

@@ -303,7 +303,7 @@ def additive_effects(fit: Factorisation, target: TargetFeatures, row: int) -> pd
 
 # %% ../../nbs/07_predict/06_factorisation.ipynb #b43b363d81ae4b689946ece5c682cd59
 _VECTORS = [field.name for field in fields(Vectors)][2:-1]  # but for the models', and noise
-_NYSTROM = ("weights", "centre", "spread", "vectors")
+_NYSTROM = ("centre", "spread", "vectors")
 
 
 def factorisation_state(fit: Factorisation) -> dict[str, np.ndarray]:
@@ -318,16 +318,14 @@ def factorisation_state(fit: Factorisation) -> dict[str, np.ndarray]:
 def restore_factorisation(
     table: RecordTable,
     arrays: dict[str, np.ndarray],
-    kinds: list[str],  # of similarity
+    weights: dict[str, float],  # of kinds of similarity
 ) -> Factorisation:
     "From `factorisation_state`; raises `ValueError` where the arrays don't fit together."
     d = len(table.datasets)
     for name, dimensions in {"datasets": 2, "offsets": 1, "nystrom.vectors": 2}.items():
         if arrays[name].ndim != dimensions or len(arrays[name]) != d:
             raise ValueError(f"array {name!r} has shape {arrays[name].shape}; expected {d} rows")
-    if arrays["nystrom.weights"].shape != (len(kinds),):
-        raise ValueError(f"similarities of kinds {', '.join(kinds)}; expected as many rows of weights")
-    nystrom = NystromFeatures(tuple(kinds), *(arrays[f"nystrom.{name}"] for name in _NYSTROM))
+    nystrom = NystromFeatures(weights, *(arrays[f"nystrom.{name}"] for name in _NYSTROM))
     level, width = ((arrays[k][:-1], float(arrays[k][-1])) for k in ("level", "width"))
     low, high = map(float, arrays["bounds"])
     levels = Levels(level, width, (low, high))
@@ -409,7 +407,7 @@ class BayesianMatrixFactorization:
         "All that a fit has learnt."
         records, facts = self.table.state()
         arrays = factorisation_state(self.learnt) | {"errors": self.errors} | records
-        return arrays, facts | {"coverage": self.coverage, "kinds": list(self.learnt.nystrom.kinds)}
+        return arrays, facts | {"coverage": self.coverage, "weights": self.learnt.nystrom.weights}
 
     @classmethod
     def from_state(
@@ -419,5 +417,5 @@ class BayesianMatrixFactorization:
         found = cls(coverage=facts["coverage"], distance=facts["distance"])
         found.errors = arrays["errors"]
         table = RecordTable.from_state(zoo, arrays, facts)
-        found.learnt = restore_factorisation(table, arrays, facts["kinds"])
+        found.learnt = restore_factorisation(table, arrays, facts["weights"])
         return found

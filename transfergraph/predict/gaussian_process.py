@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import cho_solve, eigh, lapack
 
-from .covariance import dataset_similarities, learn_covariance
+from .covariance import dataset_similarities, learn_weights
 from transfergraph.predict.records import (
     LABELS,
     RecordTable,
     mean_known,
+    nearness,
     spread_known,
     standard_columns,
 )
@@ -56,23 +57,11 @@ def _alike_in_order(table):
         cosine = filled.T @ filled / np.sqrt(norms * norms.T)
     cosine = np.where(both > 10, np.nan_to_num(cosine), 0.0)
     np.fill_diagonal(cosine, 1)
-    return _as_covariance(cosine, np.flatnonzero(table.has_records))
-
-
-def _as_covariance(alike, known):
-    "Without negative eigenvalues among the known, which distances and pairs of unlike models may bring."
-    known, found = np.ix_(known, known), alike.copy()
-    values, vectors = np.linalg.eigh(found[known])
-    found[known] = (vectors * values.clip(0)) @ vectors.T
-    return found
-
-
-def _learnt(table, known):
-    similarities, size = dataset_similarities(table), len(table.datasets)
-    learnt = learn_covariance(table, similarities, known)
-    total = learnt.weights.sum()
-    alike = learnt.shared(similarities, size) / total if total > 0 else np.ones((size, size))
-    return _as_covariance(alike, known)
+    tried = np.ix_(table.has_records, table.has_records)
+    # pairs of columns know different models: make it a covariance
+    values, vectors = np.linalg.eigh(cosine[tried])
+    cosine[tried] = (vectors * values.clip(0)) @ vectors.T
+    return cosine
 
 # %% ../../nbs/07_predict/03_gaussian_process.ipynb #acae54e37e7d407bbb7b55eff062a284
 MODEL_KERNELS: dict[str, Callable[[RecordTable], np.ndarray]] = {  # name -> (n, n)
@@ -82,10 +71,12 @@ MODEL_KERNELS: dict[str, Callable[[RecordTable], np.ndarray]] = {  # name -> (n,
     "scores": _by_scores,
     "name": lambda t: t.name_similarity,
 }
-DATASET_KERNELS: dict[str, Callable[[RecordTable, list[int]], np.ndarray]] = {  # name -> (d, d)
-    "identity": lambda t, known: np.eye(len(t.datasets)),
-    "learnt": _learnt,
-    "order": lambda t, known: _alike_in_order(t),
+DATASET_KERNELS: dict[str, Callable[[RecordTable], np.ndarray]] = {  # name -> (d, d)
+    "identity": lambda t: np.eye(len(t.datasets)),
+    "constant": lambda t: np.ones((len(t.datasets), len(t.datasets))),
+    "distance": lambda t: np.sqrt(nearness(t.distances, t.length_scale)),
+    "per_class": lambda t: _rbf(np.nan_to_num(t.sizes[:, 2:] - mean_known(t.sizes[:, 2])), 0.5),
+    "order": _alike_in_order,
 }
 
 # %% ../../nbs/07_predict/03_gaussian_process.ipynb #d1a5b60f
@@ -100,25 +91,21 @@ class Kernel:
 
 _MODEL = {"identity": 0.4, "family": 0.2, "metadata": 0.3, "scores": 0.3, "name": 0.3}
 KERNELS = {
-    "near": Kernel(_MODEL, {"learnt": 1.7, "order": 0.2, "identity": 0.1}, 1.0),
-    "broad": Kernel(_MODEL, {"learnt": 1.4, "order": 0.2, "identity": 0.3}, 2.0),
+    "near": Kernel(_MODEL, dict(constant=1.0, distance=0.4, per_class=0.3, order=0.2, identity=0.1), 1.0),
+    "broad": Kernel(_MODEL, dict(constant=1.0, distance=0.4, order=0.2, identity=0.3), 2.0),
 }
 
 
-def dataset_covariance(
-    table: RecordTable,
-    kernel: Kernel,
-    known: list[int],  # columns whose records may be read
-) -> np.ndarray:  # (d, d)
+def dataset_covariance(table: RecordTable, kernel: Kernel) -> np.ndarray:  # (d, d)
     "How alike datasets are."
-    parts = [weight * DATASET_KERNELS[name](table, known) for name, weight in kernel.dataset.items()]
+    parts = [weight * DATASET_KERNELS[name](table) for name, weight in kernel.dataset.items()]
     return functools.reduce(operator.add, parts)
 
 
-def covariances(table: RecordTable, kernel: Kernel, known: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def covariances(table: RecordTable, kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
     "The two factors of the covariance: (n, n) of models, (d, d) of datasets."
     models = [weight * MODEL_KERNELS[name](table) for name, weight in kernel.model.items()]
-    return functools.reduce(operator.add, models), dataset_covariance(table, kernel, known)
+    return functools.reduce(operator.add, models), dataset_covariance(table, kernel)
 
 # %% ../../nbs/07_predict/03_gaussian_process.ipynb #b5287b11
 @dataclass(frozen=True)
@@ -165,7 +152,7 @@ def fit_process(
     labels: tuple[str, ...] = LABELS,
 ) -> Process:
     "Condition on all known pairs; cubic in their number."
-    models, datasets = covariances(table, kernel, known)
+    models, datasets = covariances(table, kernel)
     columns, rows = np.nonzero(~np.isnan(table.labels["z"][:, known].T))
     columns = np.asarray(known, int)[columns]
     values = np.stack([table.labels[name][rows, columns] for name in labels], 1)
@@ -216,8 +203,7 @@ CONSTANT_FEATURE = 10.0  # so large that a penalty hardly touches it
 class NystromFeatures:
     "Coordinates of datasets; made of those with records, read for any."
 
-    kinds: tuple[str, ...]  # of similarity
-    weights: np.ndarray  # of kinds; their sum is 1, or 0 where none tells how models do
+    weights: dict[str, float]  # of kinds of similarity, see `learn_weights`
     centre: np.ndarray  # (3,), of the sizes
     spread: np.ndarray  # (3,)
     vectors: np.ndarray  # (d, k), eigenvectors by the inverse root of their eigenvalue
@@ -225,7 +211,7 @@ class NystromFeatures:
     def similarity(self, similarities: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
         "How alike datasets are, at most 1, from similarities of that shape, of which some may be missing."
         found = np.zeros(shape)
-        for kind, weight in zip(self.kinds, self.weights, strict=True):
+        for kind, weight in self.weights.items():
             found += weight * similarities.get(kind, 0.0)
         return found
 
@@ -246,9 +232,7 @@ def fit_nystrom(
     "At most so many coordinates of datasets."
     centre, spread = (np.nan_to_num(f(table.sizes, 0)) for f in (mean_known, spread_known))
     spread, d = np.where(spread > 1e-9, spread, 1.0), len(table.datasets)
-    learnt = learn_covariance(table, similarities, np.arange(d))
-    weights = learnt.weights[1:] / max(learnt.weights[1:].sum(), 1e-12)
-    found = NystromFeatures(learnt.kinds, weights, centre, spread, np.zeros((d, 0)))
+    found = NystromFeatures(learn_weights(table, similarities), centre, spread, np.zeros((d, 0)))
     alike = found.similarity(similarities, (d, d))
     values, vectors = eigh((alike + alike.T) / 2, subset_by_index=[max(0, d - most), d - 1])
     keep = values > 1e-6 * values.max()

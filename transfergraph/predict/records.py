@@ -306,7 +306,8 @@ class RecordTable(ModalityView):
         if name in self.datasets:
             raise ValueError(f"dataset {name!r} is in the table already; expected one without records")
         found = replace(self, zoo=self.zoo if zoo is None else zoo, datasets=np.append(self.datasets, name))
-        return found.assume(**{name: getattr(self, name) for name in _OF_MODELS})
+        kept = vars(self).keys() & {*_OF_MODELS, "length_scale"}  # what was not needed is not computed
+        return found.assume(**{name: vars(self)[name] for name in kept})
 
     def only(self, kept: np.ndarray) -> "RecordTable":  # (k,), columns, ascending
         "The records of some of the datasets."

@@ -29,7 +29,7 @@ from ..zoo.matrices import DatasetDescription, check_new, main_distance, main_me
 from ..zoo.tables import TABLES, Zoo, write_tables
 
 # %% ../../nbs/09_recommend/02_transfergraph.ipynb #8edb47106e1a46a883d545849b8ab81b
-FORMAT = 9  # of a saved fit, and what it has learnt from
+FORMAT = 10  # of a saved fit, and what it has learnt from
 MANY = 1_000_000  # pairs of a model and a dataset; zoos with more are fitted by factors
 DENSE = 0.2  # share of pairs with records below which a zoo of more than `SPARSE` is fitted by factors
 SPARSE = 50_000  # pairs

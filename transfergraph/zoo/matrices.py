@@ -98,7 +98,8 @@ def min_max(values: pd.DataFrame) -> pd.DataFrame:  # same shape; all NaN where 
 
 def z_score(values: pd.DataFrame) -> pd.DataFrame:  # same shape; all NaN where a column has no spread
     "Give each column the mean 0 and the (sample) standard deviation 1; NaN stays."
-    return (values - values.mean()) / values.std().where(values.max() > values.min())
+    spread = values.std()  # of tiny numbers it may be 0, of equal ones hardly more
+    return (values - values.mean()) / spread.where((values.max() > values.min()) & (spread > 0))
 
 # %% ../../nbs/04_zoo/02_matrices.ipynb #b43b363d81ae4b689946ece5c682cd59
 def subsample_records(
