@@ -46,8 +46,8 @@ def shared_share(values: "pd.Series | list") -> np.ndarray:  # (d, d), of cells 
 def word_cosines(table: RecordTable, way: str = "words") -> np.ndarray | None:  # (d, d); None without any
     """Cosines of the datasets' words or sentences, see `transfergraph.models.words`; 0 where one has none.
 
-    What all with records have in common, such as being datasets of images, is taken out first. Words, which
-    the same encoder made, stand in for a sentence that one has not."""
+    What all have in common, such as being datasets of images, is taken out first. Words, which the same
+    encoder made, stand in for a sentence that one has not."""
     rows = table.zoo.embeddings
     rows = rows[rows["method"].isin({way, "words"}) & rows["dataset"].isin(table.datasets)]
     if (rows["method"] == way).sum() < 3:
@@ -58,7 +58,7 @@ def word_cosines(table: RecordTable, way: str = "words") -> np.ndarray | None:  
     vectors[at] = np.stack([np.asarray(vector, float) for vector in rows["vector"]])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1.0), np.nan)
-    vectors = np.nan_to_num(vectors - mean_known(vectors[table.has_records], 0))
+    vectors = np.nan_to_num(vectors - mean_known(vectors, 0))
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = vectors / np.where(lengths > 1e-9, lengths, 1.0)
     return np.clip(vectors @ vectors.T, -1, 1)
