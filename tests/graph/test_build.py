@@ -150,6 +150,11 @@ def test_columns_are_scaled_each_by_itself():
         assert scaled[column].isna().all() and standard[column].isna().all()
 
 
+def test_numbers_too_small_for_a_deviation_have_no_z_scores():
+    tiny = pd.DataFrame({"a": [0.0, 5.6e-291], "b": [0.0, 1.0]})
+    assert z_score(tiny)["a"].isna().all() and np.isfinite(z_score(tiny)["b"]).all()
+
+
 def history(n_models=4, n_datasets=3):
     rows = [
         (f"m{i}", f"d{j}", (i + j) / (n_models + n_datasets))
