@@ -126,11 +126,12 @@ def test_ranks_ignore_columns_without_differences_and_facts_are_shared_parts():
     assert shared_share(["a|b", "b", None]).tolist() == [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 0]]
 
 
-def test_words_tell_which_models_are_good_and_the_mean_does_not():
+@pytest.mark.parametrize("method", ["TG:kriging", "TG:factors"])
+def test_words_tell_which_models_are_good_and_the_mean_does_not(method):
     zoo = themed_zoo()
     gains = []
     for name in ("d0", "d1", "d2"):
-        scores = predict_target(zoo, name, ["TG:kriging", "history-mean"]).loc[true(zoo, name).index]
+        scores = predict_target(zoo, name, [method, "history-mean"]).loc[true(zoo, name).index]
         worth = [spearman(true(zoo, name).to_numpy(), scores[m].to_numpy()) for m in scores]
         gains.append(worth[0] - worth[1])
     assert min(gains) > 0.05
