@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -592,3 +594,56 @@ def test_a_classifier_that_is_a_convolution_is_kept(tmp_path):
     again, items = load_backbone(tmp_path / "dla"), np.zeros((2, 32, 32, 3), np.uint8)
     assert again.label_names == list("abcde")
     assert np.allclose(again.probabilities(items), made.probabilities(items), atol=1e-6)
+
+
+# torch's compiler, which takes as long to load as torch
+
+
+def alone(*lines: str) -> str:
+    "What lines of code print in a process of their own."
+    run = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def test_images_are_looked_at_without_the_compiler():
+    assert "False" == alone(
+        "import sys, numpy as np",
+        "from transfergraph.models.loading import load_backbone",
+        "probe = load_backbone('efficientnet-lite0', input_size=64)",
+        "probe.features(np.zeros((2, 64, 64, 3), np.uint8))",
+        "print('torch._dynamo' in sys.modules)",
+    )
+
+
+COMPILED = "import torch; print(float(torch.compile(lambda x: x + 1, backend='eager')(torch.zeros(()))))"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("from transfergraph.models.preparation import import_timm; import_timm()", COMPILED),
+        ("import timm", "from transfergraph.models.preparation import import_timm; import_timm()", COMPILED),
+        (
+            "import torch._dynamo",
+            "from transfergraph.models.preparation import import_timm; import_timm()",
+            COMPILED,
+        ),
+    ],
+)
+def test_who_wants_the_compiler_has_it(lines):
+    assert alone(*lines) == "1.0"
+
+
+def test_what_timm_keeps_of_the_stand_in_does_what_the_compiler_does():
+    assert "end True True [2.0]" == alone(
+        "import sys",
+        "from transfergraph.models.preparation import _Compiler, import_timm",
+        "kind = import_timm().models.naflexvit.NaFlexRopeIterator  # whose steps are never compiled",
+        "iterator = object.__new__(kind); iterator.depth = iterator._depth_idx = 0",
+        "print(next(iterator, 'end'), 'torch._dynamo' in sys.modules, end=' ')",
+        "import torch, torchvision",
+        "asked = torchvision.ops.roi_align.__globals__['is_compile_supported']",
+        "print(asked('cpu') == torch._dynamo.utils.is_compile_supported('cpu'), end=' ')",
+        "print([_Compiler('torch._dynamo').disable()(lambda x: 2 * x)(1.0)])",
+    )

@@ -89,6 +89,19 @@ def test_no_process_goes_on_where_nobody_asks_for_the_rest(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_is_loaded_ahead_is_there_when_a_process_starts():
+    code = """
+import sys
+from transfergraph.run.tasks import load_ahead, map_unordered
+load_ahead(["colorsys", "no_such_module"])
+load_ahead(["colorsys"])
+print(sorted(map_unordered(lambda name: name in sys.modules, ["colorsys", "this"], n_jobs=2)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == "[('colorsys', True), ('this', False)]", run.stderr
+
+
+@pytest.mark.slow
 def test_processes_have_the_threads_that_they_are_told():
     def threads(_):
         import torch

@@ -30,6 +30,7 @@ from transfergraph.models.checkpoints import (
     weight_files,
 )
 from ..models.formats import SENTENCE, TIMM, class_of, library_of, modality_of
+from ..models.preparation import import_timm
 from ..models.sentence_models import read_chain
 from ..run.files import checked, checked_mapping, checksum
 from ..zoo.tables import MODALITIES
@@ -151,8 +152,7 @@ def _timm_repository(spec):
     short = spec.removeprefix("timm/")
     if "/" in short or (short != spec and "." in short):
         return None
-    import timm
-
+    timm = import_timm()
     if not timm.is_model(short.partition(".")[0]):
         return None
     cfg = timm.get_pretrained_cfg(short, allow_unregistered=True)
@@ -268,9 +268,9 @@ def _timm_row(config):
 @functools.cache
 def _timm_family(architecture):
     "The module of timm that defines an architecture, and its parameters less the head: made without memory."
-    import timm
     import torch
 
+    timm = import_timm()
     if not timm.is_model(architecture):
         raise UnavailableError(f"timm {timm.__version__} has no architecture {_quoted(architecture)}")
     with torch.device("meta"):

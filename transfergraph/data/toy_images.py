@@ -11,6 +11,7 @@ __all__ = ['SIZE', 'LabelledImages', 'TEXTURES', 'DEJAVU', 'STYLES', 'SYMBOLS', 
 # %% ../../nbs/02_data/01_toy_images.ipynb #e7751b4a
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,13 @@ def draw_set(
     licence: str = "drawn by the library's own formulas",
 ) -> LabelledImages:  # items uint8 (n, 32, 32, 3), labels int64 (n,), by split
     "A dataset from a function that draws one class."
-    items, labels = {}, {}
-    for split, n in per_class.items():
-        drawn = [draw(c, n, generator(name, split, c)) for c in range(len(label_names))]
-        items[split] = as_uint8(np.concatenate(drawn))
-        labels[split] = np.repeat(np.arange(len(label_names)), n)
+    items, labels, classes = {}, {}, range(len(label_names))
+    with ThreadPoolExecutor() as pool:  # each class has random numbers of its own
+        for split, n in per_class.items():
+            chances = [generator(name, split, c) for c in classes]
+            drawn = pool.map(draw, classes, [n] * len(classes), chances)
+            items[split] = np.concatenate([as_uint8(images) for images in drawn])
+            labels[split] = np.repeat(np.arange(len(label_names)), n)
     return items, labels, label_names, licence
 
 
@@ -355,9 +358,10 @@ def glyphs(
         ImageDraw.Draw(sheet).text((SIZE, SIZE), character, 255, font, anchor="mm")
         return np.asarray(sheet) / 255
 
+    sheets = [np.stack([glyph(character, font) for font in fonts]) for character in characters]
+
     def draw(c, n, rng):
-        sheets = np.stack([glyph(characters[c], font) for font in fonts])
-        return blend(bend(sheets[rng.integers(0, len(fonts), n)], rng), rng, noise)
+        return blend(bend(sheets[c][rng.integers(0, len(fonts), n)], rng), rng, noise)
 
     return draw_set(name, draw, list(characters), per_class, DEJAVU)
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LabelledTexts', 'LICENCES', 'LIBRARIES', 'SKIPPED', 'BLOCKS', 'SUBJECTS', 'VERBS', 'MORE', 'WORD_ORDERS', 'SPOKEN',
            'SPOKEN_LESS', 'SPOKEN_TOO', 'SCRIPTS', 'FRAMES', 'FRAMES_TOO', 'TOY_TEXTS', 'digest', 'half', 'divide',
-           'licence_of', 'sentences', 'parse', 'library', 'prose', 'libraries', 'topics', 'kinds', 'code', 'statements',
-           'verbs', 'ordered', 'order', 'disorder', 'languages', 'dialects', 'currencies', 'scripts', 'acts', 'people',
-           'animals', 'opinions', 'meals', 'hotels']
+           'licence_of', 'sentences', 'statements_of', 'parse', 'library', 'prose', 'libraries', 'topics', 'kinds',
+           'code', 'statements', 'verbs', 'ordered', 'order', 'disorder', 'languages', 'dialects', 'currencies',
+           'scripts', 'acts', 'people', 'animals', 'opinions', 'meals', 'hotels']
 
 # %% ../../nbs/02_data/02_toy_texts.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import ast
@@ -18,8 +18,8 @@ import importlib.util
 import re
 import unicodedata
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,16 @@ _NODE_KINDS |= {ast.Assign: "assignment", ast.AugAssign: "in-place", ast.Expr: "
 _NODE_KINDS |= {ast.ImportFrom: "from", ast.Raise: "raise", ast.Return: "return"}
 
 
+def statements_of(tree: ast.Module) -> Iterator[ast.AST]:
+    "What `ast.walk` gives, in its order, but for the insides of expressions, which hold no statement."
+    waiting: deque[ast.AST] = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        for part in ("body", "handlers", "orelse", "finalbody", "cases"):  # in the order of `_fields`
+            waiting.extend(getattr(node, part, ()))
+        yield node
+
+
 def parse(text: str) -> tuple[list, list]:  # docstrings: (kind, paragraphs); lines of code: (kind, line)
     "Docstrings and one-line statements of a file, breadth first; nothing where it is not Python of today."
     with warnings.catch_warnings():
@@ -119,7 +129,7 @@ def parse(text: str) -> tuple[list, list]:  # docstrings: (kind, paragraphs); li
             return [], []
     lines, docstrings, statements, methods = text.splitlines(), [], [], set()
     node: Any  # what it has goes by its kind
-    for node in ast.walk(tree):
+    for node in statements_of(tree):
         if isinstance(node, ast.ClassDef):
             methods.update(id(member) for member in node.body)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (doc := ast.get_docstring(node)):
@@ -153,7 +163,9 @@ def library(
         text = files[name].read_text(encoding="utf-8")
         if len(text) <= 200_000:
             found = parse(text)
-            docstrings, statements, n = docstrings + found[0], statements + found[1], n + len(text)
+            docstrings += found[0]
+            statements += found[1]
+            n += len(text)
         if n > limit:
             break
     return docstrings, statements

@@ -23,17 +23,18 @@ from transfergraph.models.checkpoints import (
     read_weights,
 )
 from .formats import SENTENCE, TRANSFORMERS, library_of
+from .heads import drawn_by
+from .preparation import import_timm
 from .sentence_models import from_sentence_transformers
 from .timm_models import from_timm
 from .transformers_models import from_transformers
 
 # %% ../../nbs/05_models/09_loading.ipynb #59bbdb311c014d738909a11f9e486628
 def _efficientnet_lite(name: str, input_size: int | None, random_state: int | None) -> Backbone:
-    import timm
     import torch
-    from timm.data import ImageNetInfo
 
-    architecture, info = INSTALLED[name]["architecture"], ImageNetInfo()
+    timm = import_timm()
+    architecture, info = INSTALLED[name]["architecture"], timm.data.ImageNetInfo()
     cfg = timm.get_pretrained_cfg(architecture).to_dict()
     cfg |= {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
     names = [info.index_to_description(i) for i in range(1000)]
@@ -41,7 +42,7 @@ def _efficientnet_lite(name: str, input_size: int | None, random_state: int | No
     tensors = None
     if random_state is None:
         found = torch.load(find_installed(name), map_location="cpu", weights_only=True)
-        with torch.device("meta"):
+        with drawn_by(0):  # on the device meta torch would load its compiler to draw nothing
             expected = timm.create_model(architecture).state_dict()
         if [v.shape for v in found.values()] != [v.shape for v in expected.values()]:
             raise ValueError(f"{name}: the tensors of the package are not those of timm's {architecture}")
@@ -57,9 +58,7 @@ MODEL_LIBRARIES = {"image": ("timm", *_BOTH), "text": ("transformers.models.bert
 def _is_timm(name):
     if "/" in name or os.sep in name:  # spares a model of another library the seconds that timm takes
         return False
-    import timm
-
-    return timm.is_model(name)
+    return import_timm().is_model(name)
 
 
 def load_backbone(

@@ -22,7 +22,7 @@ from transfergraph.models.heads import (
     noise,
     without_head,
 )
-from .preparation import ImageInputs
+from .preparation import ImageInputs, import_timm
 
 if TYPE_CHECKING:
     import torch
@@ -37,8 +37,7 @@ def from_timm(
     random_state: int | None = None,
 ) -> Backbone:
     "A backbone around a timm model."
-    import timm
-
+    timm = import_timm()
     architecture, args = config["architecture"], (config.get("model_args") or {})
     args = {key: tuple(v) if isinstance(v, list) else v for key, v in args.items()}  # JSON knows no tuples
     if not isinstance(architecture, str) or not timm.is_model(architecture):

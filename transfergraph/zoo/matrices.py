@@ -50,7 +50,12 @@ def accuracy_matrix(
 def score_matrix(zoo: Zoo, metric: str) -> pd.DataFrame:  # (models, datasets), NaN where there is no score
     "One transferability score, such as LogME, by model and dataset."
     rows = zoo.scores[zoo.scores["metric"] == metric]
-    return rows.pivot(index="model", columns="dataset", values="score")
+    (i, models), (j, datasets) = (
+        pd.factorize(rows[name].to_numpy(object), sort=True) for name in ("model", "dataset")
+    )
+    values = np.full((len(models), len(datasets)), np.nan)
+    values[i, j] = rows["score"].to_numpy(float)
+    return pd.DataFrame(values, pd.Index(models, name="model"), pd.Index(datasets, name="dataset"))
 
 
 def distance_matrix(zoo: Zoo, method: str = "domain_similarity") -> pd.DataFrame:  # square, zero diagonal
