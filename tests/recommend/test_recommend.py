@@ -413,7 +413,7 @@ EXPECTED = pd.Series([0.6, 0.5, 0.4], ["a", "b", "c"])
         ([{"model": "a", "accuracy": "0.5"}], "line 1 is of accuracy '0.5'; expected a number between"),
         ([{"model": "a", "accuracy": True}], "line 1 is of accuracy True"),
         ([{"model": "a", "accuracy": 0.5}] * 2, "line 2 is a second run of 'a'; expected one line a model"),
-        ([{"model": "z", "accuracy": 0.5}], "line 1 is a run of 'z', which is not among the models"),
+        ([{"model": "z", "accuracy": 0.5}], "line 1 is a run of 'z', not one of the models"),
         ([{"model": "a"}], "line 1 is no run of this zoo on 'mine'"),
         ([{"model": "a", "accuracy": 0.5, "of": {"zoo": "1"}}], "line 1 is a run of other weights"),
     ],

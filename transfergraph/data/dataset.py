@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EMBEDDED', 'few_rows', 'set_aside', 'Dataset', 'require_classes', 'Embedded', 'embedded_names', 'read_embedded',
-           'read_source', 'load_dataset', 'contact_sheet', 'class_counts']
+           'read_source', 'load_dataset', 'class_counts']
 
 # %% ../../nbs/02_data/10_dataset.ipynb #cd2a6ea7
 import functools
@@ -373,23 +373,6 @@ def load_dataset(
     return _chosen(spec, name, source, test_share, per_class, random_state, keep_copies, task, items)
 
 # %% ../../nbs/02_data/10_dataset.ipynb #3ed186c9a28b402fb0bc4494df01f08d
-def contact_sheet(
-    dataset: Dataset,  # of images
-    per_class: int = 8,  # images in a row
-    most: int = 10,  # classes, from the first
-    split: str = "train",
-) -> np.ndarray:  # (rows * h, columns * w, 3) uint8, a row for each class; white where a class has fewer
-    "The first images of each class, side by side."
-    if dataset.modality != "image":
-        raise ValueError(f"{dataset.name}: holds {dataset.modality} items; expected images")
-    h, w = dataset.items[split].shape[1:3]
-    sheet = np.full((min(most, dataset.n_classes), per_class, h, w, 3), 255, np.uint8)
-    for c, row in enumerate(sheet):
-        shown = dataset.items[split][np.flatnonzero(dataset.labels[split] == c)[:per_class]]
-        row[: len(shown)] = shown
-    return sheet.transpose(0, 2, 1, 3, 4).reshape(len(sheet) * h, per_class * w, 3)
-
-
 def class_counts(dataset: Dataset) -> pd.DataFrame:  # a row for each label name, a column for each split
     "How many items each class has in each split."
     counts = {s: np.bincount(labels, minlength=dataset.n_classes) for s, labels in dataset.labels.items()}

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LabelledTexts', 'LICENCES', 'LIBRARIES', 'SKIPPED', 'BLOCKS', 'SUBJECTS', 'VERBS', 'MORE', 'WORD_ORDERS', 'SPOKEN',
-           'SPOKEN_LESS', 'SPOKEN_TOO', 'SCRIPTS', 'FRAMES', 'FRAMES_TOO', 'TOY_TEXTS', 'digest', 'half', 'divide',
-           'licence_of', 'sentences', 'statements_of', 'parse', 'library', 'prose', 'libraries', 'topics', 'kinds',
-           'code', 'statements', 'verbs', 'ordered', 'order', 'disorder', 'languages', 'dialects', 'currencies',
-           'scripts', 'acts', 'people', 'animals', 'opinions', 'meals', 'hotels']
+           'SCRIPTS', 'FRAMES', 'FRAMES_TOO', 'TOY_TEXTS', 'digest', 'half', 'divide', 'licence_of', 'sentences',
+           'statements_of', 'parse', 'library', 'prose', 'libraries', 'topics', 'kinds', 'code', 'statements', 'verbs',
+           'ordered', 'order', 'disorder', 'languages', 'scripts', 'acts', 'people', 'animals', 'opinions', 'meals',
+           'hotels']
 
 # %% ../../nbs/02_data/02_toy_texts.ipynb #8dd0d8092fe74a7c96281538738b07e2
 import ast
@@ -305,34 +305,21 @@ def disorder() -> LabelledTexts:
 
 # %% ../../nbs/02_data/02_toy_texts.ipynb #33b0902fd34d4ace834912fa1002cf8e
 SPOKEN = "cs cy da de es et eu fi fr hu id is it lt lv nl pl pt ro sl sq sv tr vi"
-SPOKEN_LESS = "ast bs dsb fur fy gd hsb jv ku lb mg nn qu rm sc se szl tk vec wo"  # by fewer people, that is
-SPOKEN_TOO = "af br ca fo ga hr nb sk sw uz"
 
 
-def _named(locale, tables):
+def _names(locale):
     from babel import Locale
 
-    for table in tables:
+    for table in ("territories", "languages"):
         for _, name in sorted(getattr(Locale(locale), table).items()):
             if 5 <= len(name) <= 30 and not re.search(r"[\d(\[]", name):
                 yield name.lower()
 
 
-def languages(locales: str = SPOKEN) -> LabelledTexts:
+def languages() -> LabelledTexts:
     "Source: name of a country or a language -> language that the name is in."
-    by_class = {locale: _named(locale, ("territories", "languages")) for locale in locales.split()}
+    by_class = {locale: _names(locale) for locale in SPOKEN.split()}
     return divide(by_class, 50, 8, licence_of("babel"))
-
-
-def dialects() -> LabelledTexts:
-    "Source: name of a country or a language -> language that the name is in, one with fewer speakers."
-    return languages(SPOKEN_LESS)
-
-
-def currencies() -> LabelledTexts:
-    "Target: name of a currency -> language that the name is in, none of those of the sources."
-    by_class = {locale: _named(locale, ("currencies",)) for locale in SPOKEN_TOO.split()}
-    return divide(by_class, 10, 30, licence_of("babel"))
 
 
 SCRIPTS = "arabic byzantine canadian circled combining cyrillic ethiopic greek halfwidth hangul"
@@ -419,6 +406,6 @@ def hotels() -> LabelledTexts:
     return opinions(things, "beautiful clean great nice perfect", bad, 20, 80)
 
 # %% ../../nbs/02_data/02_toy_texts.ipynb #5b09d5ef5b5e4bb6ab9b829b10b6a29f
-_SOURCES = (libraries, kinds, statements, order, languages, dialects, scripts, people, meals)
-_TARGETS = (topics, code, verbs, disorder, currencies, animals, hotels)
+_SOURCES = (libraries, kinds, statements, order, languages, scripts, people, meals)
+_TARGETS = (topics, code, verbs, disorder, animals, hotels)
 TOY_TEXTS: dict[str, Callable[[], LabelledTexts]] = {made.__name__: made for made in (*_SOURCES, *_TARGETS)}

@@ -97,9 +97,8 @@ def study_target(
     for name, variant in VARIANTS.items():
         chosen, seen = apply_variant(variant, ensemble, records)
         table = chosen.expect(seen, column, learnt).reindex(truth.index)
-        rows.append(
-            pd.DataFrame({"method": name, "model": truth.index, "score": table["accuracy"].to_numpy()})
-        )
+        scores = {"model": truth.index, "score": table["accuracy"].to_numpy()}
+        rows.append(pd.DataFrame({"method": name, **scores}))
         if intervals is None:
             intervals = table.assign(truth=truth).rename_axis("model").reset_index()
     found = graph.select(target, budget, truth.__getitem__, models=truth.index.tolist()).log["accuracy"]

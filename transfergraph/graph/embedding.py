@@ -317,7 +317,7 @@ class GraphSAGE:
         widths = (x.shape[1], self.dim)
         layers = [*map(self._convolution, widths), *(torch.nn.Linear(w, self.dim) for w in widths)]
         layers = torch.nn.ModuleList(layers)
-        optimiser = torch.optim.Adam(layers.parameters(), lr=self.learning_rate)
+        optimiser = torch.optim.Adam(layers.parameters(), lr=self.learning_rate, fused=True)
 
         def embed(edges):
             first, second, skip_first, skip_second = layers

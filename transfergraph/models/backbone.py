@@ -307,9 +307,8 @@ class Backbone:
                         torch.cuda.empty_cache()
                         continue
                     except RuntimeError as error:  # of items too small for the model, or not of its size
-                        raise ValueError(
-                            f"{self.spec}: no features of an item ({one_line(error)})"
-                        ) from error
+                        said = f"{self.spec}: no features of an item ({one_line(error)})"
+                        raise ValueError(said) from error
                     start += len(rows)
                     bar.update(len(rows))
         finally:

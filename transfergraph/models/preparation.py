@@ -32,24 +32,20 @@ class _Compiler(types.ModuleType):
     def __getattr__(self, name):
         if name.startswith("__"):  # what the import system asks of any module
             raise AttributeError(name)
-        _dismiss(self)
+        _dismiss()
         return getattr(import_module(self.__name__), name)
 
     def disable(self, fn=None, *args, **options):
         if not isinstance(fn, types.FunctionType):
             return self.__getattr__("disable")(fn, *args, **options)
-
-        @functools.wraps(fn)
-        def later(*given, **named):
-            return import_module("torch._dynamo").disable(fn, *args, **options)(*given, **named)
-
-        return later
+        disabled = lambda: self.__getattr__("disable")(fn, *args, **options)
+        return functools.wraps(fn)(lambda *given, **named: disabled()(*given, **named))
 
     def is_compile_supported(self, device):
-        return import_module("torch._dynamo.utils").is_compile_supported(device)
+        return self.__getattr__("is_compile_supported")(device)
 
 
-def _dismiss(*_):
+def _dismiss():
     for name in _COMPILER:
         if isinstance(sys.modules.get(name), _Compiler):
             del sys.modules[name]
@@ -103,9 +99,8 @@ class ImageInputs:
     @functools.cached_property
     def _resize(self):
         how = {"crop_pct": self.crop_pct, "crop_mode": self.crop_mode, "interpolation": self.mode}
-        return import_timm().data.create_transform(
-            self.size, mean=self.mean, std=self.std, normalize=False, **how
-        )
+        how |= {"mean": self.mean, "std": self.std, "normalize": False}
+        return import_timm().data.create_transform(self.size, **how)
 
     @property
     def length(self) -> int:

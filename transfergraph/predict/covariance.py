@@ -98,7 +98,7 @@ def dataset_similarities(table: RecordTable) -> dict[str, np.ndarray]:  # kind -
 # %% ../../nbs/07_predict/02_covariance.ipynb #269d4cea
 @dataclass(frozen=True)
 class Covariance:
-    "Weights and loadings; see `fit_covariance`."
+    "Weights and loadings; see `CovarianceFit`."
 
     kinds: tuple[str, ...]  # of similarity
     weights: np.ndarray  # (1 + k,), the constant first

@@ -101,9 +101,8 @@ def fit_errors(table: RecordTable, errors: np.ndarray) -> ErrorModel:  # (n, d),
         for column in np.flatnonzero(~known.all(0) & known.any(0)):
             seen = known[:, column]
             scaled = part[seen].T / own[seen]
-            inner = np.linalg.solve(
-                np.eye(part.shape[1]) + scaled @ part[seen], scaled @ factors[seen, column]
-            )
+            products = np.eye(part.shape[1]) + scaled @ part[seen]
+            inner = np.linalg.solve(products, scaled @ factors[seen, column])
             factors[~seen, column] = part[~seen] @ inner
     few = len(errors) <= MOST_KINSHIP
     return ErrorModel(factors, variances, kinship(table, errors, variances) if few else None)

@@ -295,7 +295,8 @@ class Inductive:
             "out": (width, len(labels)),
         }
         self.network_ = make_network(sizes, self.networks, generator)
-        optimizer = torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate, weight_decay=1e-3)
+        adam = {"lr": self.learning_rate, "weight_decay": 1e-3, "fused": True}
+        optimizer = torch.optim.Adam(self.network_.parameters(), **adam)
         turns = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)
         hide = max(1, round(d / 4)) if d > 1 else 0
         for _ in range(self.epochs):

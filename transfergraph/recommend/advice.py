@@ -135,9 +135,8 @@ def _nearly_best(first, ranking, runs, scores):
     told = f"one of the first {min(5, len(first))} is within 0.01 of the best with probability"
     order = f"{told} {first.iloc[:5].iloc[-1]:.2f}, the first with {first.iloc[0]:.2f} (by {basis})"
     error = np.maximum(ranking["high"] - ranking["accuracy"], ranking["accuracy"] - ranking["low"]).max()
-    return order + (
-        f"; accuracies are sure to \N{PLUS-MINUS SIGN}{error:.2f} (nine of ten)" if error > 0 else ""
-    )
+    sure = f"; accuracies are sure to \N{PLUS-MINUS SIGN}{error:.2f} (nine of ten)"
+    return order + (sure if error > 0 else "")
 
 
 def advise(

@@ -78,9 +78,7 @@ def read_log(
         if row.get("dataset") != dataset or model is None or "accuracy" not in row:
             raise ValueError(f"{where} no run of this zoo on {dataset!r}; expected another log")
         if model not in models:
-            raise ValueError(
-                f"{where} a run of {model!r}, which is not among the models; expected another log"
-            )
+            raise ValueError(f"{where} a run of {model!r}, not one of the models; expected another log")
         if model in [other["model"] for other in rows[: number - 1]]:
             raise ValueError(f"{where} a second run of {model!r}; expected one line a model")
         number_like = isinstance(accuracy, int | float) and not isinstance(accuracy, bool)

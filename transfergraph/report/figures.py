@@ -389,20 +389,17 @@ def figure_reliability(
 ) -> "Figure":
     "Share of claims that came true against the chance that was stated; on the dashed line they agree."
     figure = new_figure(3.4 * len(tables), 3.5)
-    for ax, (title, table) in zip(
-        figure.subplots(1, len(tables), sharey=True, squeeze=False)[0], tables.items()
-    ):
+    panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
+    for ax, (title, table) in zip(panels, tables.items()):
         ax.plot([0, 1], [0, 1], "--", color="#404040", lw=0.9, zorder=1)
         for row in table.itertuples():
             ax.plot([row.chance] * 2, [row.low, row.high], color=BLUE, lw=2, alpha=0.5)
-            ax.annotate(
-                f"{row.claims}", (row.chance, row.happened), (5, -9), textcoords="offset points", fontsize=7
-            )
+            how = {"textcoords": "offset points", "fontsize": 7}
+            ax.annotate(f"{row.claims}", (row.chance, row.happened), (5, -9), **how)
         ax.plot(table["chance"], table["happened"], "o", ms=6, color=BLUE, mec="white")
         ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="chance that was stated")
-        ax.set_title(
-            f"{shorten(title, 48)}\nmean distance {table['error'].iloc[0]:.3f}", loc="left", fontsize=8
-        )
+        said = f"{shorten(title, 48)}\nmean distance {table['error'].iloc[0]:.3f}"
+        ax.set_title(said, loc="left", fontsize=8)
     figure.axes[0].set_ylabel("share that came true")
     return figure
 

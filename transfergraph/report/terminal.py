@@ -115,9 +115,8 @@ def ranking_rows(ranking: "pd.DataFrame") -> list[list[str]]:  # head and a row 
         places = [_figure(row["place"], ".0f"), _figure(row["mean_place"], ".0f")]
         spread = [_figure(row["best"], ".0%"), _figure(row["loss"])] if sure else []
         spread = spread or [_interval(row["low"], row["high"])]
-        rows.append(
-            [*places, row["model"], _figure(row["accuracy"]), *spread, size(row["n_params"]), row["why"]]
-        )
+        expected = [_figure(row["accuracy"]), *spread]
+        rows.append([*places, row["model"], *expected, size(row["n_params"]), row["why"]])
     return rows
 
 

@@ -50,9 +50,8 @@ def accuracy_matrix(
 def score_matrix(zoo: Zoo, metric: str) -> pd.DataFrame:  # (models, datasets), NaN where there is no score
     "One transferability score, such as LogME, by model and dataset."
     rows = zoo.scores[zoo.scores["metric"] == metric]
-    (i, models), (j, datasets) = (
-        pd.factorize(rows[name].to_numpy(object), sort=True) for name in ("model", "dataset")
-    )
+    pairs = rows[["model", "dataset"]].to_numpy(object).T
+    (i, models), (j, datasets) = (pd.factorize(names, sort=True) for names in pairs)
     values = np.full((len(models), len(datasets)), np.nan)
     values[i, j] = rows["score"].to_numpy(float)
     return pd.DataFrame(values, pd.Index(models, name="model"), pd.Index(datasets, name="dataset"))
