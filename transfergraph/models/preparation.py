@@ -13,7 +13,6 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,7 +32,9 @@ class _Compiler(types.ModuleType):
         if name.startswith("__"):  # what the import system asks of any module
             raise AttributeError(name)
         _dismiss()
-        return getattr(import_module(self.__name__), name)
+        import torch._dynamo.utils  # noqa: F401
+
+        return getattr(sys.modules[self.__name__], name)
 
     def disable(self, fn=None, *args, **options):
         if not isinstance(fn, types.FunctionType):
