@@ -94,11 +94,8 @@ def main():
     print(
         f"a ranking more: {published / found['rank']:.1f} times as fast as TG:XGB,N2V,all ({published:.2f} s)"
     )
-    loads = {
-        code: lambda code=code: subprocess.run([sys.executable, "-c", code], check=True)
-        for code in ("import timm", OURS)
-    }
-    theirs, ours = (seconds(load, 5) for load in loads.values())
+    alone = lambda code: subprocess.run([sys.executable, "-c", code], check=True)  # noqa: E731
+    theirs, ours = (seconds(lambda code=code: alone(code), 5) for code in ("import timm", OURS))
     print(f"timm without the compiler: {theirs / ours:.2f} times as fast ({ours:.1f} s, {theirs:.1f} s)")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB")
     print(json.dumps({name: round(value, 3) for name, value in found.items()}))
