@@ -139,9 +139,7 @@ def test_the_stage_notebooks_run_on_a_spec_of_local_folders(specs, name, tmp_pat
     zoo = Zoo.load("zoo")
     assert zoo.targets == targets and len(zoo.records) == 4 and len(zoo.scores)
     apart = zoo.records.assign(accuracy=np.linspace(0.2, 0.8, 4))
-    replace(zoo, records=apart).save(
-        "zoo"
-    )  # untrained models may come out equal, and then nothing ranks them
+    replace(zoo, records=apart).save("zoo")  # untrained models may come out equal: nothing ranks them
     given = {"zoo": "zoo", "target": targets[0], "out": "target/one", "figures": "figures/one"}
     run_notebook(STAGES / "target.ipynb", "target.ipynb", given, progress=False)
     metrics = pd.read_csv("target/one/clean/metrics.csv")
