@@ -688,6 +688,30 @@ def test_what_is_let_through_fulfils_the_schema_and_what_fulfils_it_is_let_throu
     pd.testing.assert_frame_equal(schema(table).validate(found, lazy=True), found)
 
 
+DATES = pd.to_datetime(["2020-01-01", None])
+
+
+@pytest.mark.parametrize("values", [DATES, DATES.astype(object), DATES - DATES[0], [1j, 2.0], [[1.0], None]])
+def test_what_is_no_number_is_refused_and_never_made_one(values):
+    frame = pd.DataFrame({"model": "m", "dataset": "d", "accuracy": 0.5, "epochs": values})
+    with pytest.raises(ZooError, match=r"row 1, column 'epochs': .* breaks the rule 'a number'"):
+        check_table("records", frame)
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[ns]", "timedelta64[ns]", "Int64", "category", object])
+def test_nothing_stays_nothing_whatever_its_type(dtype):
+    frame = pd.DataFrame(
+        {"model": "m", "dataset": "d", "accuracy": 0.5, "epochs": pd.Series([None], dtype=dtype)}
+    )
+    assert check_table("records", frame)["epochs"].isna().all()
+
+
+@pytest.mark.parametrize("values", [["1", " 2.5 "], pd.array([1, 2.5], "Float64"), pd.Categorical([1, 2.5])])
+def test_numbers_are_numbers_however_they_are_written(values):
+    frame = pd.DataFrame({"model": "m", "dataset": "d", "accuracy": 0.5, "epochs": values})
+    assert check_table("records", frame)["epochs"].tolist() == [1, 2.5]
+
+
 def test_tables_are_read_without_pandera(tmp_path):
     small_zoo().save(tmp_path)
     code = f"import sys, transfergraph; transfergraph.Zoo.load({str(tmp_path)!r})"

@@ -87,8 +87,8 @@ def broken_rules(
 
 def as_numbers(values: pd.Series) -> tuple[pd.Series, pd.Series]:  # floats; where there is something else
     "A column of numbers, NaN for null, also where they are written as texts."
-    if values.dtype.kind in "mM":  # pandas makes numbers of dates
-        return values.isna().astype(float), values.notna()
+    if values.dtype.kind in "mMc":  # pandas makes numbers of dates, and takes half of a complex one
+        return pd.Series(np.nan, values.index), values.notna()
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
     return numbers, numbers.isna() & values.notna()
 
